@@ -1,0 +1,31 @@
+"""What a resolved pattern spec says about one weight: the contract between `bpc.spec` and `bpc.masks`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """One masked weight matrix.
+
+    The weight of shape ``shape`` (as stored) is cut into blocks of shape ``block``; the score grid has shape
+    ``(shape[0] // block[0], shape[1] // block[1])``. Plans that name the same ``scores`` key share one score tensor;
+    where ``transposed`` is true the shared tensor is this weight's grid transposed (rows of the first FFN matrix and
+    columns of the second: paper section 4).
+    """
+
+    weight: str  # parameter name, as in `model.named_parameters()`
+    bias: str | None  # bias that is masked with the weight's output rows, or None
+    shape: tuple[int, int]  # of the weight as stored
+    block: tuple[int, int]  # (M', N') in the stored layout
+    scores: str  # key of the score tensor
+    transposed: bool  # the score tensor holds this weight's grid transposed
+    out_dim: int  # which stored dim holds the output features: 0 for nn.Linear, 1 for Conv1D
+    role: str  # structural role, e.g. "attention.query"
+    group: str  # regularisation group, e.g. "attention", "ffn"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Shape of this weight's block grid, (rows, columns)."""
+        return self.shape[0] // self.block[0], self.shape[1] // self.block[1]
