@@ -13,6 +13,9 @@ class MaskPlan:
     ``(shape[0] // block[0], shape[1] // block[1])``. Plans that name the same ``scores`` key share one score tensor;
     where ``transposed`` is true the shared tensor is this weight's grid transposed (rows of the first FFN matrix and
     columns of the second: paper section 4).
+
+    A fused weight whose output features are ``tiles`` equal stretches (a gated FFN's [gate; up] in one matrix) repeats
+    the score grid along the output dimension: the scores cover one stretch, and rows i, i + out/tiles, … share them.
     """
 
     weight: str  # parameter name, as in `model.named_parameters()`
@@ -24,8 +27,16 @@ class MaskPlan:
     out_dim: int  # which stored dim holds the output features: 0 for nn.Linear, 1 for Conv1D
     role: str  # structural role, e.g. "attention.query"
     group: str  # regularisation group, e.g. "attention", "ffn"
+    tiles: int = 1  # how many times the scores' grid repeats along out_dim
 
     @property
     def grid(self) -> tuple[int, int]:
         """Shape of this weight's block grid, (rows, columns)."""
         return self.shape[0] // self.block[0], self.shape[1] // self.block[1]
+
+    @property
+    def score_shape(self) -> tuple[int, int]:
+        """Shape of the score tensor: the grid of one tile, transposed where ``transposed``."""
+        rows, columns = self.grid
+        tile = (rows // self.tiles, columns) if self.out_dim == 0 else (rows, columns // self.tiles)
+        return tile[::-1] if self.transposed else tile
