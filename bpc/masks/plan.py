@@ -28,6 +28,8 @@ class MaskPlan:
     role: str  # structural role, e.g. "attention.query"
     group: str  # regularisation group, e.g. "attention", "ffn"
     tiles: int = 1  # how many times the scores' grid repeats along out_dim
+    part: str = ""  # which attention core or FFN of the model the weight belongs to: equal for its query, key, value …
+    heads: int | None = None  # heads that the output features (of attention.output: the input features) divide into
 
     @property
     def grid(self) -> tuple[int, int]:

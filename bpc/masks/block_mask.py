@@ -1,0 +1,114 @@
+"""Masks of one linear layer: the weight's block mask, and the bias mask that follows from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bpc.masks.binarize import Method, binarize, expand_blocks, mask_blocks
+from bpc.masks.plan import MaskPlan
+from bpc.masks.schedule import Schedule
+
+
+class BlockMask(nn.Module):
+    """Masks one weight matrix by blocks; ``forward(weight)`` returns the masked weight (straight-through gradient).
+
+    While training, the mask follows the threshold that the schedule has reached; in evaluation mode, and in
+    ``mask()``, it uses the final threshold. So evaluation during a run always shows the model that would be
+    compiled if training stopped there.
+
+    Args:
+        plan: which weight, which blocks, which scores.
+        scores: the score tensor named by ``plan.scores``, of shape ``plan.score_shape``.
+        method: binarizer. ``magnitude`` ranks blocks by Σ|W| and leaves the scores unused.
+        schedule: thresholds (kept fractions for ``topk`` and ``magnitude``).
+        min_kept: share of blocks that is kept whatever the threshold says.
+    """
+
+    def __init__(
+        self,
+        plan: MaskPlan,
+        scores: nn.Parameter,
+        method: Method = "sigmoid_threshold",
+        schedule: Schedule | None = None,
+        min_kept: float = 0.0,
+    ) -> None:
+        super().__init__()
+        expected = plan.score_shape
+        if tuple(scores.shape) != expected:
+            raise ValueError(
+                f"scores {plan.scores!r} have shape {tuple(scores.shape)}, but {plan.weight} {plan.shape} in blocks of "
+                f"{plan.block} needs {expected}."
+            )
+        self.plan = plan
+        self.scores = scores
+        self.method: Method = method
+        self.schedule = schedule or Schedule()
+        self.min_kept = min_kept
+        self.threshold = self.schedule.threshold(0.0)
+        # Kept blocks of `magnitude` come from the weight, which only forward() sees; saved so that mask() works alone.
+        if method == "magnitude":
+            self.register_buffer("magnitudes", torch.full(plan.grid, torch.inf))
+
+    def grid_scores(self) -> Tensor:
+        """Scores in the weight's stored layout, shape ``plan.grid``; differentiable."""
+        scores = self.scores.t() if self.plan.transposed else self.scores
+        if self.plan.tiles == 1:
+            return scores
+        return scores.repeat((self.plan.tiles, 1) if self.plan.out_dim == 0 else (1, self.plan.tiles))
+
+    def kept_blocks(self, final: bool | None = None) -> Tensor:
+        """Bool grid (gM, gN). ``final=None``: the current threshold while training, the final one otherwise."""
+        if final is None:
+            final = not self.training
+        ranked = self.magnitudes if self.method == "magnitude" else self.grid_scores().detach()
+        threshold = self.schedule.final if final else self.threshold
+        return binarize(ranked, self.method, threshold, self.min_kept)
+
+    def mask(self, final: bool | None = True) -> Tensor:
+        """Bool tensor of the weight's shape; the final threshold unless ``final`` says otherwise."""
+        return expand_blocks(self.kept_blocks(final), self.plan.block)
+
+    def kept_outputs(self, final: bool | None = None) -> Tensor:
+        """Output features with at least one kept block: bool, shape (out_features,)."""
+        out = self.plan.out_dim
+        return self.kept_blocks(final).any(dim=1 - out).repeat_interleave(self.plan.block[out])
+
+    def bias_mask(self, final: bool | None = True) -> Tensor:
+        """Bool tensor (out_features,): the bias of an output feature goes when all its weights are gone."""
+        return self.kept_outputs(final)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.method == "magnitude":
+            m, n = self.plan.block
+            rows, columns = self.plan.grid
+            with torch.no_grad():
+                self.magnitudes = weight.detach().abs().view(rows, m, columns, n).sum(dim=(1, 3))
+        return mask_blocks(weight, self.grid_scores(), self.kept_blocks(), self.plan.block)
+
+    def extra_repr(self) -> str:
+        return f"{self.plan.weight}, blocks {self.plan.block}, {self.method}, scores={self.plan.scores!r}"
+
+
+class BiasMask(nn.Module):
+    """Masks the bias of a layer whose weight `weight_mask` masks; ``forward(bias)`` returns the masked bias.
+
+    No score gradient flows through the bias: an output feature dies when its last block does (a maximum over
+    blocks), and the weight's own gradient already says how much each block is worth.
+    """
+
+    def __init__(self, weight_mask: BlockMask) -> None:
+        super().__init__()
+        # In a tuple: the scores belong to the weight's mask and must not be registered (and saved) twice.
+        self._weight_mask = (weight_mask,)
+
+    @property
+    def weight_mask(self) -> BlockMask:
+        return self._weight_mask[0]
+
+    def mask(self, final: bool | None = True) -> Tensor:
+        """Bool tensor (out_features,)."""
+        return self.weight_mask.bias_mask(final)
+
+    def forward(self, bias: Tensor) -> Tensor:
+        return bias * self.mask(final=not self.training)

@@ -1,0 +1,148 @@
+"""All masks of a program: shared scores, one clock, one regulariser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bpc.masks.attach import attach_masks, detach_masks
+from bpc.masks.binarize import Method
+from bpc.masks.block_mask import BiasMask, BlockMask
+from bpc.masks.plan import MaskPlan
+from bpc.masks.schedule import Schedule
+
+if TYPE_CHECKING:  # bpc.spec reads bpc.masks.schedule: a run-time import would close the circle
+    from bpc.spec.schema import Spec
+
+MODULE_NAME = "block_masks"  # of the MaskSet inside a model it is attached to; part of the checkpoint's key names
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """What the masks need to know beyond the plans. ``regularization`` maps group names to λ."""
+
+    method: Method = "sigmoid_threshold"
+    schedule: Schedule = field(default_factory=Schedule)
+    regularization: Mapping[str, float] = field(default_factory=dict)
+    min_kept: float = 0.0
+    initial_score: float = 0.0
+
+    @classmethod
+    def from_spec(cls, spec: Spec, groups: Iterable[str]) -> MaskSettings:
+        """The mask's share of a pattern spec, λ resolved for the ``groups`` that occur."""
+        weights = spec.regularization
+        return cls(
+            method=spec.method,
+            schedule=spec.threshold_schedule(),
+            regularization={group: weights.final_lambda * weights.weight(group) for group in groups},
+            min_kept=spec.floor,
+            initial_score=spec.scores.init,
+        )
+
+
+class MaskSet(nn.Module):
+    """Masks for ``plans``. Plans that name the same score key share one tensor.
+
+    ``settings`` is a pattern spec, or `MaskSettings` where there is none.
+
+    Attributes:
+        scores: ParameterDict, one tensor per score key ("." in keys is written "/": parameter names have no dots).
+        progress: 0..1, last given to `set_progress`; saved in the state dict, so a checkpoint resumes where it stopped.
+    """
+
+    progress: Tensor
+
+    def __init__(self, plans: Iterable[MaskPlan], settings: Spec | MaskSettings) -> None:
+        super().__init__()
+        self.plans = tuple(plans)
+        if not isinstance(settings, MaskSettings):
+            settings = MaskSettings.from_spec(settings, {plan.group for plan in self.plans})
+        self.settings = settings
+        self.scores = nn.ParameterDict()
+        self._blocks: dict[str, BlockMask] = {}
+        self._biases: dict[str, BiasMask] = {}
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+        groups: dict[str, list[str]] = {}
+        for plan in self.plans:
+            key = plan.scores.replace(".", "/")
+            if key not in self.scores:
+                self.scores[key] = nn.Parameter(torch.full(plan.score_shape, self.settings.initial_score))
+                groups.setdefault(plan.group, []).append(key)
+            mask = BlockMask(
+                plan, self.scores[key], self.settings.method, self.settings.schedule, self.settings.min_kept
+            )
+            self._blocks[plan.weight] = mask
+            if plan.bias is not None:
+                self._biases[plan.bias] = BiasMask(mask)
+        self.groups = {group: tuple(keys) for group, keys in groups.items()}
+        self.register_load_state_dict_post_hook(lambda module, _: module.set_progress(float(module.progress)))
+
+    def train(self, mode: bool = True) -> MaskSet:
+        """Switch every mask between the current threshold (training) and the final one (evaluation)."""
+        super().train(mode)
+        for mask in self.modules_by_parameter().values():
+            mask.train(mode)
+        return self
+
+    def modules_by_parameter(self) -> dict[str, nn.Module]:
+        """Parameter name -> the module that masks it (weights and biases), for `passes` and for `attach_masks`."""
+        return {**self._blocks, **self._biases}
+
+    def set_progress(self, progress: float) -> None:
+        """Move threshold and λ to where ``progress`` (0..1 of the run) puts them."""
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"progress is the finished share of the run, between 0 and 1; got {progress}.")
+        self.progress.fill_(progress)
+        for mask in self._blocks.values():
+            mask.threshold = self.threshold
+
+    @property
+    def threshold(self) -> float:
+        """τ now."""
+        return self.settings.schedule.threshold(float(self.progress))
+
+    @property
+    def regularization_ramp(self) -> float:
+        """Factor on every λ now, 0..1."""
+        return self.settings.schedule.ramp(float(self.progress))
+
+    def regularization(self) -> Tensor:
+        """Scalar penalty: Σ_g λ_g(t) / #groups · mean over the group's score tensors of mean σ(S)."""
+        total = torch.zeros((), device=self.progress.device)
+        for group, keys in self.groups.items():
+            means = torch.stack([torch.sigmoid(self.scores[key]).mean() for key in keys])
+            total = total + self.settings.regularization.get(group, 0.0) / len(self.groups) * means.mean()
+        return total * self.regularization_ramp
+
+    @torch.no_grad()
+    def masks(self, final: bool = True) -> dict[str, Tensor]:
+        """Parameter name -> bool tensor of the parameter's shape (final threshold; ``final=False``: the current)."""
+        weights = {name: mask.mask(final) for name, mask in self._blocks.items()}
+        return {**weights, **{name: mask.mask(final) for name, mask in self._biases.items()}}
+
+    @torch.no_grad()
+    def density(self, final: bool = False) -> float:
+        """Kept share of the masked weights' elements (current threshold unless ``final``)."""
+        kept = total = 0
+        for plan in self.plans:
+            blocks = self._blocks[plan.weight].kept_blocks(final)
+            kept += int(blocks.sum()) * plan.block[0] * plan.block[1]
+            total += plan.shape[0] * plan.shape[1]
+        return kept / max(total, 1)
+
+    def attach(self, model: nn.Module) -> None:
+        """Put the masks in front of ``model``'s own parameters and register this set as ``model.block_masks``.
+
+        Names of the model's parameters stay as they are; the state dict gains the scores under ``block_masks.``.
+        """
+        attach_masks(model, self.modules_by_parameter())
+        model.add_module(MODULE_NAME, self)
+
+    def detach(self, model: nn.Module) -> None:
+        """Undo `attach`: the plain model with its unmasked weights."""
+        detach_masks(model)
+        model._modules.pop(MODULE_NAME, None)
