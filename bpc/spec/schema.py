@@ -26,8 +26,8 @@ class Rule(_Section):
 
     roles: tuple[str, ...] = Field(description="structural roles, globs allowed: 'attention.*', 'ffn.up'")
     block: tuple[BlockSize, BlockSize] = Field(
-        description="(M', N'): output features x input features of one block, numbers or symbols; attention.output takes "
-        "it transposed, and so does ffn.down in a paired rule"
+        description="(M', N'): output x input features of one block, numbers or symbols; attention.output takes it "
+        "transposed, and so does ffn.down in a paired rule"
     )
     names: tuple[str, ...] = Field(default=("*",), description="parameter-name globs that narrow the rule")
     stack: Literal["any", "encoder", "decoder"] = Field(
