@@ -1,0 +1,8 @@
+"""Exact shrinking of traced transformers: analyses and rewrites on ``torch.fx`` graphs, for any masks from anywhere."""
+
+from passes.pipeline import MaskError, ShrinkResult, shrink
+from passes.plan import Plan
+from passes.program import TraceError, trace
+from passes.verify import VerificationError
+
+__all__ = ["MaskError", "Plan", "ShrinkResult", "TraceError", "VerificationError", "shrink", "trace"]

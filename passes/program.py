@@ -16,10 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import sympy
 import torch
 from torch import fx, nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import OptimizedPythonReferenceAnalysis
 
 aten = torch.ops.aten
 
@@ -332,7 +335,9 @@ def eliminate_dead_code(graph_module: fx.GraphModule) -> bool:
 
 def _bind_parameters(graph_module: fx.GraphModule, source: nn.Module) -> None:
     """Make the graph's parameter objects the source's (run_decompositions and tying may have copied or renamed)."""
-    originals = dict(source.named_parameters(remove_duplicate=False)) | dict(source.named_buffers(remove_duplicate=False))
+    originals = dict(source.named_parameters(remove_duplicate=False)) | dict(
+        source.named_buffers(remove_duplicate=False)
+    )
     for node in graph_module.graph.nodes:
         if node.op == "get_attr" and str(node.target) in originals:
             set_attribute(graph_module, str(node.target), originals[str(node.target)])
@@ -376,3 +381,61 @@ def set_attribute(root: nn.Module, name: str, value: torch.Tensor | nn.Parameter
         root._parameters.pop(leaf, None)
         root.__dict__.pop(leaf, None)
         root.register_buffer(leaf, value, persistent=False)
+
+
+def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A copy that a pass may write to: own graph and containers, shared tensors."""
+    graph = fx.Graph()
+    mapping: dict[fx.Node, fx.Node] = {}
+    output = graph.graph_copy(graph_module.graph, mapping, return_output_node=True)
+    assert output is not None
+    new_output = graph.output(output[0])
+    new_output.meta = dict(output[1].meta)
+    graph._codegen = graph_module.graph._codegen
+    root = nn.Module()
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr":
+            set_attribute(root, str(node.target), get_attribute(graph_module, str(node.target)))
+        elif node.op == "call_module":
+            _set_module(root, str(node.target), graph_module.get_submodule(str(node.target)))
+    result = fx.GraphModule(root, graph)
+    result.meta = dict(graph_module.meta)
+    result.training = False
+    return result
+
+
+def _set_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    root.add_module(leaf, module)
+
+
+def size_argument(graph: fx.Graph, size: Any) -> Any:
+    """An argument that yields a size at run time: the int itself, or a node that computes it from the inputs.
+
+    New nodes go to the graph's current insertion point.
+    """
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    if expression.is_number:
+        return int(expression)
+    known: dict[sympy.Symbol, fx.Proxy] = {}
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "placeholder" or not isinstance(value, torch.Tensor):
+            continue
+        for dim, extent in enumerate(value.shape):
+            symbol = extent.node.expr if isinstance(extent, torch.SymInt) else None
+            if isinstance(symbol, sympy.Symbol) and symbol in expression.free_symbols and symbol not in known:
+                extent_node = graph.call_function(aten.sym_size.int, (node, dim))
+                extent_node.meta["val"] = extent
+                known[symbol] = fx.Proxy(extent_node)
+    missing = expression.free_symbols - known.keys()
+    if missing:
+        raise TraceError(f"size {expression} depends on {missing}, which no input of the model shows")
+    computed = sympy_interp(OptimizedPythonReferenceAnalysis, known, expression)
+    return computed.node if isinstance(computed, fx.Proxy) else int(computed)

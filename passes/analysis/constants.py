@@ -1,0 +1,123 @@
+"""Forward analysis: which channels hold one number at every data index, whatever the input.
+
+The facts of parameters are read on demand, one at a time, with their masks applied, and are not kept: memory stays
+near one weight matrix above the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import fx
+
+from passes.analysis.linear import LinearForm, linear_form
+from passes.analysis.softmax import row_stochastic_nodes
+from passes.analysis.transfer import rule_for
+from passes.channels import Fact, fact_shape, is_parameter, nothing_constant, tensor_of
+from passes.program import get_attribute
+
+WeightReader = Callable[[str], torch.Tensor | None]
+
+
+class Constants:
+    """Facts of every value of a graph, and what other analyses derive from them.
+
+    Parameters
+    ----------
+    masks: {parameter name: bool tensor of its shape}; masked entries count as 0.
+    read: how to obtain a parameter's numbers by name; None for a parameter that cannot be read (meta device), which
+        then counts as dense and of unknown value. Default: the graph module's own attributes.
+    """
+
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        masks: Mapping[str, torch.Tensor] | None = None,
+        read: WeightReader | None = None,
+    ) -> None:
+        self.graph_module = graph_module
+        self.masks = masks or {}
+        self._read = read or self._own_weight
+        self._facts: dict[fx.Node, Fact] = {}
+        self._readers: dict[str, list[fx.Node]] = {}
+        self.uses: dict[str, list[LinearForm]] = {}
+        self.row_stochastic = row_stochastic_nodes(graph_module.graph)
+        self.from_inputs: set[fx.Node] = set()  # values that depend on an input of the model
+        for node in graph_module.graph.nodes:
+            form = linear_form(node)
+            if is_parameter(node):
+                self._readers.setdefault(str(node.target), []).extend(node.users)
+            if form is not None:
+                self.uses.setdefault(form.weight_name, []).append(form)
+            if node.op == "placeholder" or any(n in self.from_inputs for n in node.all_input_nodes):
+                self.from_inputs.add(node)
+        for node in graph_module.graph.nodes:
+            if tensor_of(node) is not None and not is_parameter(node):
+                self._facts[node] = self._compute(node)
+        self._foldable: dict[str, torch.Tensor] = {}
+
+    def _own_weight(self, name: str) -> torch.Tensor | None:
+        tensor = get_attribute(self.graph_module, name)
+        return None if tensor.is_meta else tensor.detach()
+
+    def _compute(self, node: fx.Node) -> Fact:
+        if node.op == "placeholder":
+            value = tensor_of(node)
+            assert value is not None
+            return nothing_constant(fact_shape(node), value.dtype)
+        return rule_for(node).constant(node, self)
+
+    def weight(self, name: str) -> torch.Tensor | None:
+        """A parameter's numbers with its mask applied; None if they cannot be read."""
+        tensor = self._read(name)
+        mask = self.masks.get(name)
+        if tensor is None:
+            return None if mask is None else torch.where(mask, torch.nan, 0.0)
+        return tensor if mask is None else torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype))
+
+    def fact(self, node: fx.Node) -> Fact:
+        """The constants of a value; every entry of a parameter is one."""
+        if not is_parameter(node):
+            return self._facts[node]
+        value = self.weight(str(node.target))
+        if value is None:
+            fake = tensor_of(node)
+            assert fake is not None
+            value = torch.full((), torch.nan).expand(tuple(fake.shape))
+        return Fact(torch.ones((), dtype=torch.bool).expand(value.shape), value)
+
+    def is_constant(self, node: fx.Node) -> bool:
+        """The whole value is constant (a parameter, or computed from parameters alone)."""
+        return is_parameter(node) or bool(self._facts[node].const.all())
+
+    def foldable(self, form: LinearForm) -> torch.Tensor:
+        """Input channels of a linear node, shape (in_features,), that may be folded into its bias.
+
+        A channel folds when it is one finite constant over all leading dims; when the weight is used several times,
+        at every use with the same number (one bias has to serve them all).
+        """
+        cached = self._foldable.get(form.weight_name)
+        if cached is None:
+            uses = [self.folded_constants(use) for use in self.uses[form.weight_name]]
+            first_const, first_value = uses[0]
+            cached = first_const if self.only_linear(form.weight_name) else torch.zeros_like(first_const)
+            for const, value in uses[1:]:
+                cached = cached & const & (value == first_value)
+            self._foldable[form.weight_name] = cached
+        return cached
+
+    def only_linear(self, name: str) -> bool:
+        """The parameter is read by linear products alone (not by an embedding as well, say)."""
+        products = {form.node for form in self.uses.get(name, [])}
+        return all(user in products for user in self._readers.get(name, ()))
+
+    def folded_constants(self, form: LinearForm) -> tuple[torch.Tensor, torch.Tensor]:
+        """(is constant, value) per input feature of one linear node, each of shape (in_features,)."""
+        fact = self.fact(form.input)
+        const, value = fact.const, fact.value
+        if const.dim() > 1:
+            flat_const, flat_value = const.reshape(-1, const.shape[-1]), value.reshape(-1, value.shape[-1])
+            const = flat_const.all(0) & (flat_value.amin(0) == flat_value.amax(0))
+            value = flat_value[0]
+        return const & torch.isfinite(value), value

@@ -1,0 +1,89 @@
+"""Products with a parameter matrix: y = x Wᵀ + b (linear, addmm, mm, matmul with a 2-D parameter).
+
+constant  y_i iff every j with W_ij ≠ 0 has x_j constant; the number is b_i + Σ_j W_ij c_j
+live      x_j iff some live y_i has W_ij ≠ 0 and x_j does not fold into the bias
+ties      rows of W with y, columns with x: sharing a parameter thereby becomes a union over its uses
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from passes.analysis.linear import LinearForm, linear_form
+from passes.analysis.rule import Live, Rule
+from passes.channels import Fact, fact_shape, make_fact, nothing_constant, shape_of, tensor_of
+
+if TYPE_CHECKING:
+    from passes.analysis.constants import Constants
+    from passes.analysis.ties import Ties
+
+
+def _form(node: fx.Node) -> LinearForm:
+    form = linear_form(node)
+    assert form is not None
+    return form
+
+
+def nonzero_rows(form: LinearForm, constants: Constants) -> torch.Tensor:
+    """Which weights are not 0, shape (out_features, in_features). Weights that cannot be read count as dense."""
+    weight = constants.weight(form.weight_name)
+    if weight is None:
+        out_features, in_features = shape_of(form.node)[-1], shape_of(form.input)[-1]
+        return torch.ones((), dtype=torch.bool).expand(out_features, in_features)
+    return form.rows(weight) != 0
+
+
+def constant(node: fx.Node, constants: Constants) -> Fact:
+    form, shape, fake = _form(node), fact_shape(node), tensor_of(node)
+    assert fake is not None
+    nonzero = nonzero_rows(form, constants)
+    x = constants.fact(form.input)
+    if not bool(x.const.any()):
+        const = ~nonzero.any(1)
+        if not bool(const.any()):
+            return nothing_constant(shape, fake.dtype)
+        return make_fact(const.expand(shape), _bias(form, constants, fake.dtype, shape[-1]).expand(shape))
+    fixed = x.const & torch.isfinite(x.value.nan_to_num())
+    const = (~fixed).float() @ nonzero.float().t() == 0
+    weight = constants.weight(form.weight_name)
+    value = _bias(form, constants, torch.float64, shape[-1])
+    if weight is None:
+        value = torch.full((), torch.nan, dtype=torch.float64)
+    else:
+        value = value + torch.where(fixed, x.value, 0.0).double() @ form.rows(weight).double().t()
+    return make_fact(const.expand(shape), value.to(fake.dtype).expand(shape))
+
+
+def _bias(form: LinearForm, constants: Constants, dtype: torch.dtype, size: int) -> torch.Tensor:
+    if form.bias is None:
+        return torch.zeros(size, dtype=dtype)
+    bias = constants.weight(str(form.bias.target))
+    return torch.full((size,), torch.nan, dtype=dtype) if bias is None else bias.to(dtype)
+
+
+def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+    form = _form(node)
+    nonzero = nonzero_rows(form, constants)
+    folds = constants.foldable(form)
+    # A constant that cannot fold (the weight serves several uses, or an embedding too) has to stay right everywhere.
+    own, _ = constants.folded_constants(form)
+    needed = nonzero.any(0) & own & ~folds
+    reads = (live_out.float() @ nonzero.float() > 0) & ~folds | needed
+    return {form.input: reads.expand(fact_shape(form.input))}
+
+
+def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    form = _form(node)
+    last = len(shape_of(node)) - 1
+    for dim in range(last):
+        ties.same(ties.axis(node, dim), ties.axis(form.input, dim))
+    ties.same(ties.axis(node, last), ties.axis(form.weight, form.out_dim))
+    ties.same(ties.axis(form.input, last), ties.axis(form.weight, form.in_dim))
+    if form.bias is not None:
+        ties.same(ties.axis(node, last), ties.axis(form.bias, 0))
+
+
+RULE = Rule("linear", constant, live, ties)

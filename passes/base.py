@@ -1,0 +1,68 @@
+"""The pass infrastructure: requires → run → ensures, with the graph verified after every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from passes.verify import GraphInvariantError, check_graph
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass returns: the graph, whether it differs from what came in, and what to tell the user."""
+
+    graph_module: fx.GraphModule
+    modified: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PassError(RuntimeError):
+    """A pass failed; the message names it and the passes that ran before it."""
+
+
+class Pass:
+    """One rewrite of a traced graph. Subclasses are frozen dataclasses that implement `run`.
+
+    `run` may write to the graph it is given (the manager hands it a copy) and must say honestly whether it did.
+    """
+
+    name: str = "pass"
+
+    def requires(self, graph_module: fx.GraphModule) -> None:
+        """Raise if the graph is not what this pass works on."""
+
+    def run(self, graph_module: fx.GraphModule) -> PassResult:
+        raise NotImplementedError
+
+    def ensures(self, graph_module: fx.GraphModule) -> None:
+        """Raise if the result is not what later passes rely on."""
+
+
+@dataclass(frozen=True)
+class PassManager:
+    """Run passes in order; check requirements, results and graph invariants around each, in production too."""
+
+    passes: Sequence[Pass]
+
+    def run(self, graph_module: fx.GraphModule) -> PassResult:
+        facts: dict[str, Any] = {}
+        modified = False
+        done: list[str] = []
+        for step in self.passes:
+            try:
+                step.requires(graph_module)
+                with torch.no_grad():
+                    result = step.run(graph_module)
+                step.ensures(result.graph_module)
+                check_graph(result.graph_module)
+            except GraphInvariantError as error:
+                raise PassError(f"pass {step.name} left a broken graph (after {done or 'nothing'}): {error}") from error
+            graph_module, modified = result.graph_module, modified or result.modified
+            facts[step.name] = result.facts
+            done.append(step.name)
+        return PassResult(graph_module, modified, facts)

@@ -1,0 +1,62 @@
+"""What `shrink` did and what it left, with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from passes.analysis.coupling import Coupling
+from passes.analysis.transfer import unknown_operators
+from passes.channels import Axis
+from passes.program import get_attribute
+from passes.verify import Agreement
+
+
+@dataclass(frozen=True)
+class ShrinkReport:
+    """Parameter counts, the agreement of the two graphs, and why axes kept dead indices."""
+
+    parameters_before: int
+    parameters_after: int
+    agreement: Agreement | None
+    pinned: Mapping[str, str] = field(default_factory=dict)  # parameter[dim] with dead indices -> reason
+    unknown_operators: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        share = 1 - self.parameters_after / max(1, self.parameters_before)
+        lines = [f"parameters {self.parameters_before:,} → {self.parameters_after:,} (−{share:.1%})"]
+        if self.agreement is not None:
+            lines.append(f"verified: {self.agreement}")
+        lines += [f"kept although zero: {name}: {reason}" for name, reason in self.pinned.items()]
+        if self.unknown_operators:
+            lines.append("operators treated conservatively: " + ", ".join(self.unknown_operators))
+        return "\n".join(lines)
+
+
+def count_parameters(graph_module: fx.GraphModule) -> int:
+    """Entries of the parameters and buffers a graph reads, each counted once."""
+    names = {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}
+    return sum(get_attribute(graph_module, name).numel() for name in names)
+
+
+def build_report(
+    masked: fx.GraphModule, small: fx.GraphModule, coupling: Coupling, agreement: Agreement | None
+) -> ShrinkReport:
+    pinned = {}
+    for name in dict.fromkeys(str(n.target) for n in masked.graph.nodes if n.op == "get_attr"):
+        weight = get_attribute(masked, name)
+        if weight.dim() != 2:
+            continue
+        for dim in range(2):
+            found = Axis(f"@{name}", dim)
+            if found not in coupling.class_of:
+                continue
+            empty = ~(weight != 0).any(1 - dim)
+            reason = coupling.reason(found)
+            if reason is not None and bool(empty.any()):
+                pinned[f"{name}[{dim}] ({int(empty.sum())} of {len(empty)})"] = f"pinned: {reason}"
+    return ShrinkReport(
+        count_parameters(masked), count_parameters(small), agreement, pinned, tuple(unknown_operators(masked.graph))
+    )

@@ -1,0 +1,160 @@
+"""x W.T + b  ->  x' W'.T + (b + sum_j W[:, j] c_j)        where input channel j is the constant c_j
+   node       ->  expand(c)                                 where every live channel of the node is constant
+
+Preconditions: masks are applied. Postconditions: same shapes everywhere; folded weight columns are 0; a sublayer whose
+result is constant no longer runs. Refusals: a weight that something other than a linear product reads (an embedding
+tied to the output layer), or that serves several uses with different constants, keeps its columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from passes.analysis.constants import Constants
+from passes.analysis.linear import LinearForm
+from passes.analysis.liveness import Liveness
+from passes.base import Pass, PassResult
+from passes.channels import is_parameter, shape_of, tensor_of
+from passes.plan import Fold
+from passes.program import copy_graph, eliminate_dead_code, set_attribute, size_argument
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    name = "fold-constants"
+
+    def run(self, graph_module: fx.GraphModule) -> PassResult:
+        result = copy_graph(graph_module)
+        constants = Constants(result)
+        liveness = Liveness(constants)
+        replaced = _replace_constant_values(result, constants, liveness)
+        folds = [f for uses in constants.uses.values() if (f := _fold_uses(result, constants, uses)) is not None]
+        eliminate_dead_code(result)
+        result.recompile()
+        return PassResult(result, bool(replaced or folds), {"folds": folds, "constants": replaced})
+
+
+def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
+    """Fold the constant input channels of one weight into the bias of each of its uses."""
+    form = uses[0]
+    weight = constants.weight(form.weight_name)
+    assert weight is not None
+    rows = form.rows(weight)
+    columns = constants.foldable(form) & (rows != 0).any(0)
+    if not bool(columns.any()):
+        return None
+    _, numbers = constants.folded_constants(form)
+    values = torch.where(columns, numbers, torch.zeros((), dtype=numbers.dtype)).double()
+    shift = rows.double() @ values
+    cleared = torch.where(columns, torch.zeros((), dtype=rows.dtype), rows)
+    set_attribute(
+        graph_module, form.weight_name, _parameter(cleared if form.out_dim == 0 else cleared.t().contiguous())
+    )
+    new_bias = _bias_name(graph_module, uses)
+    old = constants.weight(str(form.bias.target)) if form.bias is not None else None
+    if bool((shift != 0).any()):
+        bias = shift.to(rows.dtype) if old is None else (old.double() + shift).to(old.dtype)
+        _write_bias(graph_module, uses, new_bias, bias)
+    index = columns.nonzero().flatten()
+    return Fold(
+        weight=form.weight_name,
+        bias=new_bias,
+        new_bias=form.bias is None,
+        in_dim=form.in_dim,
+        columns=tuple(index.tolist()),
+        constants=tuple(values[index].tolist()),
+    )
+
+
+def _bias_name(graph_module: fx.GraphModule, uses: list[LinearForm]) -> str:
+    """The bias all uses share; a name of our own where there is none, or where others read it too."""
+    names = {str(use.bias.target) if use.bias is not None else None for use in uses}
+    products = {use.node for use in uses}
+    readers = {u for n in graph_module.graph.nodes if is_parameter(n) and str(n.target) in names for u in n.users}
+    only = next(iter(names)) if len(names) == 1 else None
+    if only is not None and readers <= products:
+        return only
+    stem = uses[0].weight_name
+    return (
+        stem.removesuffix("weight") + "bias" if names == {None} and stem.endswith("weight") else stem + "_folded_bias"
+    )
+
+
+def _write_bias(graph_module: fx.GraphModule, uses: list[LinearForm], name: str, bias: torch.Tensor) -> None:
+    set_attribute(graph_module, name, _parameter(bias))
+    for use in uses:
+        if use.bias is not None and str(use.bias.target) == name:
+            continue
+        with graph_module.graph.inserting_before(use.node):
+            source = graph_module.graph.get_attr(name)
+            fake = tensor_of(use.node)
+            assert fake is not None
+            source.meta["val"] = fake.new_empty(tuple(bias.shape))
+        _attach_bias(use, source)
+
+
+def _attach_bias(use: LinearForm, bias: fx.Node) -> None:
+    if use.node.target is aten.addmm.default:
+        use.node.args = (bias, *use.node.args[1:])
+    elif use.node.target is aten.linear.default:
+        use.node.args = (use.input, use.weight, bias)
+    else:  # mm, matmul: add the bias behind
+        with use.node.graph.inserting_after(use.node):
+            total = use.node.graph.call_function(aten.add.Tensor, (use.node, bias))
+        total.meta["val"] = use.node.meta["val"]
+        use.node.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+
+
+def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(tensor, requires_grad=False)
+
+
+def _replace_constant_values(graph_module: fx.GraphModule, constants: Constants, liveness: Liveness) -> list[str]:
+    """Put a constant in the place of every value whose live channels are all constant."""
+    settled: dict[fx.Node, bool] = {}
+    for node in graph_module.graph.nodes:
+        if node.op != "call_function" or node not in constants.from_inputs:
+            continue
+        fake = tensor_of(node)
+        if fake is None or not fake.is_floating_point():
+            continue
+        live = liveness.of(node)
+        fact = constants.fact(node)
+        settled[node] = bool(live.any()) and bool((fact.const | ~live).all()) and bool(torch.isfinite(fact.value).all())
+    replaced: list[str] = []
+    for node, is_settled in settled.items():
+        if is_settled and not all(settled.get(user, False) for user in node.users):
+            _replace(graph_module, node, constants, f"constant_{len(replaced)}")
+            replaced.append(node.name)
+    return replaced
+
+
+def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, name: str) -> None:
+    value = constants.fact(node).value.clone().to(get_dtype(node))
+    while hasattr(graph_module, name):
+        name += "_"
+    graph_module.register_buffer(name, value.contiguous())
+    graph = graph_module.graph
+    with graph.inserting_before(node):
+        source: Any = graph.get_attr(name)
+        fake = tensor_of(node)
+        assert fake is not None
+        source.meta["val"] = fake.new_empty(tuple(value.shape))
+        shape = shape_of(node)
+        if tuple(value.shape) != shape:
+            sizes = [size_argument(graph, s) for s in shape]
+            source = graph.call_function(aten.expand.default, (source, sizes))
+            source.meta["val"] = fake
+    node.replace_all_uses_with(source)
+
+
+def get_dtype(node: fx.Node) -> torch.dtype:
+    fake = tensor_of(node)
+    assert fake is not None
+    return fake.dtype

@@ -1,0 +1,246 @@
+"""W [out, in]  ->  W [kept out, kept in], and every literal size, slice bound and table follows.
+
+Preconditions: masks applied, constants folded, no dead code. Postconditions: every axis has the size its keep-set says;
+attention scales are explicit; parameters are new tensors. Refusals are the pins of `passes.analysis.coupling`: an axis
+with a pin keeps all its indices, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from passes.analysis.constants import Constants
+from passes.analysis.coupling import Coupling, couple, solve
+from passes.analysis.liveness import Liveness
+from passes.analysis.ragged import make_ragged
+from passes.analysis.transfer.attention import operands as attention_operands
+from passes.analysis.transfer.structural import cat_dim, select_index, slice_arguments, slice_index
+from passes.base import Pass, PassResult
+from passes.channels import Axis, axis, is_parameter, shape_of, tensor_inputs, tensor_of
+from passes.plan import Cut, cut_tensor
+from passes.program import copy_graph, eliminate_dead_code, get_attribute, set_attribute
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class ShrinkDims(Pass):
+    name = "shrink-dims"
+
+    def run(self, graph_module: fx.GraphModule) -> PassResult:
+        result = copy_graph(graph_module)
+        constants = Constants(result)
+        liveness = Liveness(constants)
+        coupling = couple(constants, liveness)
+        keep_something(coupling, result.graph)
+        make_ragged(coupling, liveness)
+        cuts = plan_cuts(result, coupling, constants, liveness)
+        if not any(cut.keep for cut in cuts):
+            return PassResult(result, False, {"cuts": (), "coupling": coupling})
+        _select_at_use(result, coupling)
+        for node in list(result.graph.nodes):
+            rewrite = LITERALS.get(node.target) if node.op == "call_function" else None
+            if rewrite is not None:
+                rewrite(node, coupling)
+        for cut in cuts:
+            small = cut_tensor(get_attribute(result, cut.parameter).detach(), cut)
+            _write(result, cut.parameter, small)
+        eliminate_dead_code(result)
+        result.recompile()
+        return PassResult(result, True, {"cuts": cuts, "coupling": coupling})
+
+
+def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
+    """Every axis a surviving node needs keeps at least one (zero) index; a dead piece of a concatenation may go."""
+    pieces = {s for n in graph.nodes if n.target is aten.cat.default for s in tensor_inputs(n)}
+    while True:
+        empty = [
+            found
+            for node in graph.nodes
+            if tensor_of(node) is not None and node not in pieces
+            for dim in range(len(shape_of(node)))
+            if (found := axis(node, dim)) is not None
+            and (kept := coupling.keep_axis(found)) is not None
+            and not bool(kept.any())
+        ]
+        if not empty:
+            return
+        for found in empty:
+            coupling.keeps[coupling.class_of[found]][0] = True
+        solve(coupling)
+
+
+# --------------------------------------------------------------------------------------------------- parameters
+
+
+def plan_cuts(
+    graph_module: fx.GraphModule, coupling: Coupling, constants: Constants, liveness: Liveness
+) -> tuple[Cut, ...]:
+    """One `Cut` per parameter that changes."""
+    cuts = []
+    names = dict.fromkeys(str(n.target) for n in graph_module.graph.nodes if is_parameter(n))
+    cleared = _rows_to_clear(constants, liveness)
+    for name in names:
+        shape = tuple(get_attribute(graph_module, name).shape)
+        keep: dict[int, tuple[int, ...]] = {}
+        for dim in range(len(shape)):
+            kept = coupling.keep_axis(Axis(f"@{name}", dim))
+            if kept is not None and not bool(kept.all()):
+                keep[dim] = tuple(kept.nonzero().flatten().tolist())
+        rows, dim = cleared.get(name, ((), 0))
+        rows = tuple(r for r in rows if dim not in keep or r in set(keep[dim]))
+        if keep or rows:
+            cuts.append(Cut(name, shape, keep, rows, dim))
+    return tuple(cuts)
+
+
+def _rows_to_clear(constants: Constants, liveness: Liveness) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Output features of linear weights that nobody reads but that may have to stay: {parameter: (rows, dim)}.
+
+    A constant feature keeps its bias: other facts rest on its number.
+    """
+    found: dict[str, tuple[tuple[int, ...], int]] = {}
+    for name, uses in constants.uses.items():
+        if not constants.only_linear(name):
+            continue
+        dead = torch.stack([~_last_dim(liveness.of(use.node)) for use in uses]).all(0)
+        constant = torch.stack([_last_dim(constants.fact(use.node).const) for use in uses]).any(0)
+        rows = tuple((dead & ~constant).nonzero().flatten().tolist())
+        if rows:
+            found[name] = (rows, uses[0].out_dim)
+            for bias in {str(use.bias.target) for use in uses if use.bias is not None}:
+                readers = {u for n in constants.graph_module.graph.nodes if n.target == bias for u in n.users}
+                if readers <= {use.node for use in uses}:
+                    found[bias] = (rows, 0)
+    return found
+
+
+def _last_dim(fact: torch.Tensor) -> torch.Tensor:
+    return fact.reshape(-1, fact.shape[-1]).any(0)
+
+
+def _write(graph_module: fx.GraphModule, name: str, tensor: torch.Tensor) -> None:
+    """Write a tensor under a dotted name, as the kind (parameter or buffer) it was."""
+    if isinstance(get_attribute(graph_module, name), torch.nn.Parameter):
+        set_attribute(graph_module, name, torch.nn.Parameter(tensor, requires_grad=False))
+    else:
+        set_attribute(graph_module, name, tensor)
+
+
+# ------------------------------------------------------------------------------------------------- select at use
+
+
+def _select_at_use(graph_module: fx.GraphModule, coupling: Coupling) -> None:
+    """Where a table keeps more than this user does, pick the user's indices in front of it."""
+    graph = graph_module.graph
+    chosen: dict[tuple[fx.Node, int, tuple[int, ...]], fx.Node] = {}
+    for number, cover in enumerate(coupling.ties.covers):
+        table, user = coupling.keep_axis(cover.table), coupling.keep_axis(cover.user)
+        assert table is not None
+        assert user is not None
+        if torch.equal(table, user):
+            continue
+        positions = (torch.cumsum(table, 0) - 1)[user]
+        key = (cover.operand, cover.dim, tuple(positions.tolist()))
+        if key not in chosen:
+            name = f"table_index_{number}"
+            graph_module.register_buffer(name, positions, persistent=False)
+            with graph.inserting_after(cover.operand):
+                index = graph.get_attr(name)
+            with graph.inserting_after(index):
+                chosen[key] = graph.call_function(aten.index_select.default, (cover.operand, cover.dim, index))
+        cover.node.replace_input_with(cover.operand, chosen[key])
+
+
+# ------------------------------------------------------------------------------------------------------ literals
+
+
+def _sizes(node: fx.Node, coupling: Coupling, position: int) -> None:
+    """view, reshape, expand, full: output dim i is literal i; shrunk channel dims get their count, over -1 too."""
+    literals = node.args[position]
+    assert isinstance(literals, list | tuple)
+    sizes = list(literals)
+    for dim in range(len(shape_of(node))):
+        count = coupling.count(node, dim)
+        if count is not None and not (sizes[dim] == -1 and node.target is aten.expand.default):
+            sizes[dim] = count
+    args = list(node.args)
+    args[position] = sizes
+    node.args = tuple(args)
+
+
+def _view(node: fx.Node, coupling: Coupling) -> None:
+    _sizes(node, coupling, 1)
+
+
+def _created(node: fx.Node, coupling: Coupling) -> None:
+    _sizes(node, coupling, 0)
+
+
+def _unflatten(node: fx.Node, coupling: Coupling) -> None:
+    dim, sizes = node.args[1], node.args[2]
+    assert isinstance(dim, int)
+    assert isinstance(sizes, list | tuple)
+    first = dim % len(shape_of(tensor_inputs(node)[0]))
+    new = [coupling.count(node, first + i) or size for i, size in enumerate(sizes)]
+    node.args = (node.args[0], dim, new)
+
+
+def _slice(node: fx.Node, coupling: Coupling) -> None:
+    """Bounds become counts of kept indices before them."""
+    index, (dim, _, _, _) = slice_index(node), slice_arguments(node)
+    source = tensor_inputs(node)[0]
+    kept = coupling.keep(source, dim)
+    if index is None or kept is None or len(index) == 0 or coupling.count(source, dim) is None:
+        return
+    start, end = int(index[0]), int(index[-1]) + 1
+    node.args = (source, dim, int(kept[:start].sum()), int(kept[:end].sum()))
+    node.kwargs = {}
+
+
+def _select(node: fx.Node, coupling: Coupling) -> None:
+    dim, index = select_index(node)
+    source = tensor_inputs(node)[0]
+    kept = coupling.keep(source, dim)
+    if index is not None and kept is not None:
+        node.args = (source, dim, int(kept[:index].sum()))
+
+
+def _cat(node: fx.Node, coupling: Coupling) -> None:
+    """Drop pieces of which nothing is kept."""
+    pieces, dim = node.args[0], cat_dim(node)
+    assert isinstance(pieces, list | tuple)
+    left = [p for p in pieces if isinstance(p, fx.Node) and coupling.count(p, dim) != 0]
+    node.args = (left, *node.args[1:])
+
+
+def _attention(node: fx.Node, coupling: Coupling) -> None:
+    """The default scale is 1/sqrt(E): say it before E shrinks."""
+    if node.kwargs.get("scale") is None:
+        query = attention_operands(node)[0]
+        node.kwargs = {**node.kwargs, "scale": float(shape_of(query)[-1]) ** -0.5}
+
+
+LITERALS: Mapping[Any, Callable[[fx.Node, Coupling], None]] = {
+    aten.view.default: _view,
+    aten.reshape.default: _view,
+    aten._unsafe_view.default: _view,
+    aten.expand.default: _view,
+    aten.broadcast_to.default: _view,
+    aten.new_zeros.default: _view,
+    aten.new_ones.default: _view,
+    aten.new_full.default: _view,
+    aten.zeros.default: _created,
+    aten.ones.default: _created,
+    aten.full.default: _created,
+    aten.unflatten.int: _unflatten,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+    aten.cat.default: _cat,
+    aten.scaled_dot_product_attention.default: _attention,
+}

@@ -1,0 +1,211 @@
+"""Verification: graph invariants after every pass, and numerical equivalence of two graphs on fresh inputs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from passes.channels import is_parameter, tensor_of
+from passes.program import get_attribute, trace_info
+
+
+class GraphInvariantError(RuntimeError):
+    """A rewritten graph is not well formed."""
+
+
+class VerificationError(RuntimeError):
+    """Two graphs that should compute the same function differ; the message names the first value that does."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two graphs are apart: the largest absolute difference, the outputs' scale, and the shapes tried."""
+
+    max_abs_diff: float
+    max_rel_diff: float
+    scale: float
+    dtype: str
+    shapes: tuple[str, ...]
+    skipped: tuple[str, ...]  # shapes the reference itself does not accept
+
+    def __str__(self) -> str:
+        return f"largest difference {self.max_abs_diff:.2e} ({self.dtype}, {len(self.shapes)} input shapes)"
+
+
+def check_graph(graph_module: fx.GraphModule) -> None:
+    """No dangling names, parameter shapes as the nodes' metadata say, no node reads an erased one."""
+    graph_module.graph.lint()
+    for node in graph_module.graph.nodes:
+        if is_parameter(node):
+            try:
+                tensor = get_attribute(graph_module, str(node.target))
+            except AttributeError:
+                raise GraphInvariantError(f"{node.name} reads {node.target}, which does not exist") from None
+            if isinstance(tensor, torch.Tensor) and tensor.numel() == 0:
+                raise GraphInvariantError(f"{node.target} has no entries: shape {tuple(tensor.shape)}")
+
+
+# --------------------------------------------------------------------------------------------------- fresh inputs
+
+
+def fresh_inputs(
+    graph_module: fx.GraphModule, seed: int = 0, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """(description, args, kwargs): the example, then random inputs with other batch and sequence sizes.
+
+    Random integers stay in the example's range, 0/1 masks hide a random tail of each row (never all of it), floats
+    follow the example's mean and spread.
+    """
+    info = trace_info(graph_module)
+    generator = torch.Generator().manual_seed(seed)
+    leaves, spec = pytree.tree_flatten((info.args, info.kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder" and tensor_of(n) is not None]
+    yield "example", *pytree.tree_unflatten([_cast(leaf, dtype) for leaf in leaves], spec)
+    symbols: dict[sympy.Symbol, int] = {}
+    for node, tensor in zip(placeholders, tensors, strict=True):
+        fake = tensor_of(node)
+        assert fake is not None
+        for size, actual in zip(fake.shape, tensor.shape, strict=True):
+            if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
+                symbols[size.node.expr] = actual
+    picks = random.Random(seed)
+    for trial in range(3 if symbols else 1):
+        # Inputs whose example sizes agree (ids and their mask) keep agreeing.
+        other = {n: _other_size(n, trial, picks) for n in sorted(set(symbols.values()))}
+        bound = {s: other[n] for s, n in symbols.items()}
+        new = iter(
+            _random_like(tensor, _shape(node, bound), generator)
+            for node, tensor in zip(placeholders, tensors, strict=True)
+        )
+        filled = [_cast(next(new), dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        sizes = ", ".join("x".join(map(str, t.shape)) for t in filled if isinstance(t, torch.Tensor))
+        yield sizes, *pytree.tree_unflatten(filled, spec)
+
+
+def _other_size(example: int, trial: int, picks: random.Random) -> int:
+    """Sizes near the example's; the last trial repeats the example's own sizes with fresh numbers."""
+    return example if trial == 2 else max(1, example + picks.choice([-1, 1, 2, 3]) * (1 + trial))
+
+
+def _shape(node: fx.Node, bound: dict[sympy.Symbol, int]) -> tuple[int, ...]:
+    fake = tensor_of(node)
+    assert fake is not None
+    return tuple(int(s.node.expr.subs(bound)) if isinstance(s, torch.SymInt) else int(s) for s in fake.shape)
+
+
+def _random_like(example: torch.Tensor, shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    if example.dtype is torch.bool or (
+        not example.is_floating_point() and bool(((example == 0) | (example == 1)).all())
+    ):
+        if len(shape) != 2:
+            return torch.ones(shape, dtype=example.dtype)
+        lengths = torch.randint(1, shape[-1] + 1, (shape[0], 1), generator=generator)
+        return (torch.arange(shape[-1]) < lengths).to(example.dtype)
+    if not example.is_floating_point():
+        low, high = int(example.min()), int(example.max())
+        return torch.randint(low, high + 1, tuple(shape), generator=generator).to(example.dtype)
+    spread = example.float().std() if example.numel() > 1 else torch.tensor(1.0)
+    noise = torch.randn(tuple(shape), generator=generator)
+    return (noise * spread.nan_to_num(1.0) + example.float().mean()).to(example.dtype)
+
+
+def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
+    if dtype is None or not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+        return leaf
+    return leaf.to(dtype)
+
+
+# ------------------------------------------------------------------------------------------------------ equivalence
+
+
+def outputs_of(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [t for t in pytree.tree_leaves(graph_module(*args, **kwargs)) if isinstance(t, torch.Tensor)]
+
+
+def verify_equivalent(
+    reference: fx.GraphModule, candidate: fx.GraphModule, *, tolerance: float, seed: int = 0
+) -> Agreement:
+    """Compare two graphs on the example and on fresh inputs of several shapes.
+
+    ``tolerance`` bounds max |reference − candidate| / max(1, max |reference|). Raises `VerificationError` over it, and
+    ValueError if the reference's outputs are not finite (then nothing can be promised: exactness trap 11).
+    """
+    shapes, skipped = [], []
+    worst_abs = worst_rel = scale = 0.0
+    dtype = "float32"
+    for description, args, kwargs in fresh_inputs(reference, seed):
+        try:
+            expected = outputs_of(reference, args, kwargs)
+        except Exception:
+            if description == "example":
+                raise
+            skipped.append(description)
+            continue
+        actual = outputs_of(candidate, args, kwargs)
+        for a, b in zip(expected, actual, strict=True):
+            if not a.is_floating_point():
+                if not torch.equal(a, b):
+                    raise VerificationError(f"integer output differs on inputs {description}")
+                continue
+            if not bool(torch.isfinite(a).all()):
+                raise ValueError(
+                    f"the masked model's output is not finite on inputs {description}; nothing can be verified"
+                )
+            dtype = str(a.dtype).removeprefix("torch.")
+            difference = float((a.double() - b.double()).abs().max())
+            magnitude = float(a.double().abs().max())
+            worst_abs, scale = max(worst_abs, difference), max(scale, magnitude)
+            worst_rel = max(worst_rel, difference / max(1.0, magnitude))
+            if not difference / max(1.0, magnitude) <= tolerance:
+                where = first_divergence(reference, candidate, args, kwargs, tolerance)
+                raise VerificationError(
+                    f"the small graph differs from the masked one by {difference:.3e} (outputs up to {magnitude:.3g}) "
+                    f"on inputs {description}, tolerance {tolerance:.1e}. {where}"
+                )
+        shapes.append(description)
+    return Agreement(worst_abs, worst_rel, scale, dtype, tuple(shapes), tuple(skipped))
+
+
+def first_divergence(
+    reference: fx.GraphModule,
+    candidate: fx.GraphModule,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    tolerance: float,
+) -> str:
+    """Name the first value of equal name and shape in which the two graphs differ."""
+    expected = _record(reference, args, kwargs)
+    actual = _record(candidate, args, kwargs)
+    for name, value in actual.items():
+        other = expected.get(name)
+        if other is None or other.shape != value.shape or not value.is_floating_point():
+            continue
+        difference = float((other.double() - value.double()).abs().max()) if value.numel() else 0.0
+        if not difference <= tolerance * max(1.0, float(other.double().abs().max())):
+            return f"First value that differs: {name} (by {difference:.3e})."
+    return "No intermediate value of equal shape differs."
+
+
+def _record(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
+    values: dict[str, torch.Tensor] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, torch.Tensor):
+                values[n.name] = result
+            return result
+
+    flat = pytree.tree_leaves((args, kwargs))
+    with torch.no_grad():
+        Recorder(graph_module).run(*flat, enable_io_processing=False)
+    return values
