@@ -92,6 +92,10 @@ class MaskSet(nn.Module):
         """Parameter name -> the module that masks it (weights and biases), for `passes` and for `attach_masks`."""
         return {**self._blocks, **self._biases}
 
+    def block_mask(self, weight: str) -> BlockMask:
+        """The mask of the weight with that parameter name; KeyError if the weight has none."""
+        return self._blocks[weight]
+
     def set_progress(self, progress: float) -> None:
         """Move threshold and λ to where ``progress`` (0..1 of the run) puts them."""
         if not 0.0 <= progress <= 1.0:
@@ -109,6 +113,13 @@ class MaskSet(nn.Module):
     def regularization_ramp(self) -> float:
         """Factor on every λ now, 0..1."""
         return self.settings.schedule.ramp(float(self.progress))
+
+    @property
+    def largest_regularization(self) -> float:
+        """The largest group's λ(t), for the log."""
+        return max((self.settings.regularization.get(group, 0.0) for group in self.groups), default=0.0) * (
+            self.regularization_ramp
+        )
 
     def regularization(self) -> Tensor:
         """Scalar penalty: Σ_g λ_g(t) / #groups · mean over the group's score tensors of mean σ(S)."""

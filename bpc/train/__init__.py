@@ -1,0 +1,16 @@
+"""Fine-pruning: the Trainer, distillation, and helpers for a hand-written loop."""
+
+from bpc.train.distill import distillation_loss, teacher_logits
+from bpc.train.progress import PruningProgress
+from bpc.train.scores import score_learning_rate, score_parameters, weight_parameters
+from bpc.train.trainer import Trainer
+
+__all__ = [
+    "PruningProgress",
+    "Trainer",
+    "distillation_loss",
+    "score_learning_rate",
+    "score_parameters",
+    "teacher_logits",
+    "weight_parameters",
+]
