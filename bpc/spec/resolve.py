@@ -66,6 +66,8 @@ def _plan(spec: Spec, rule: Rule, role: LinearRole, block: tuple[int, int], pair
         role=role.role,
         group=rule.group or default_group(role),
         tiles=pair.tiles if pair else 1,
+        part=role.block_id or "",
+        heads=role.heads,
     )
 
 

@@ -1,6 +1,6 @@
 """W  ->  mask(W)
 
-Every use of a masked parameter reads it through an explicit node, ``block_masks.<parameter name>``, which calls the mask
+Every use of a masked parameter reads it through an explicit node, ``block_masks.<parameter name>``, that calls the mask
 module; the printed graph shows it. A parameter used several times (shared layers, tied weights) is masked once.
 
 Preconditions: the parameter exists in the graph, under any of its tied names, and is not masked by another module.

@@ -1,0 +1,126 @@
+"""`compile`: a model and a pattern spec become a `Program`, the masked model in two views.
+
+The graph view (``program.graph_module``) shows every mask as a node; the module view (``program.module``) is the user's
+own model. Both read the same parameters through the same mask objects, so training either trains both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+
+from bpc.masks.attach import is_masked
+from bpc.masks.mask_set import MaskSet
+from bpc.masks.plan import MaskPlan
+from bpc.spec import Spec, SpecLike, load_spec, resolve
+from passes.analysis.roles import Roles, find_roles
+from passes.program import copy_graph, get_attribute, set_attribute, trace
+from passes.rewrite.insert_masks import insert_masks
+
+if TYPE_CHECKING:
+    from bpc.dense import DenseModel
+
+
+class Program:
+    """A model with block masks in front of its weights; made by `compile`.
+
+    Attributes:
+        graph_module: the traced graph with the masks inserted. Traced in eval mode: it has no dropout.
+        module: the user's model, the same masks attached.
+        mask_set: scores, thresholds and schedule (an ``nn.Module``, registered in ``module`` as well).
+        spec, plans, roles: what was asked for, what it resolved to, and the structure it was resolved on.
+    """
+
+    def __init__(self, model: nn.Module, graph: fx.GraphModule, spec: Spec, roles: Roles) -> None:
+        self.spec = spec
+        self.roles = roles
+        self.plans: tuple[MaskPlan, ...] = resolve(spec, roles)
+        self.mask_set = MaskSet(self.plans, spec)
+        self.module = model
+        self._graph = graph
+        self.graph_module = insert_masks(graph, self.mask_set.modules_by_parameter())
+        self.mask_set.attach(model)
+        self.mask_set.train(model.training)
+
+    def masks(self) -> dict[str, Tensor]:
+        """{parameter name: bool tensor of its shape}, at the final threshold; True where an entry is kept."""
+        return self.mask_set.masks()
+
+    def density(self) -> float:
+        """Kept share of the masked weights' elements, at the current threshold."""
+        return self.mask_set.density()
+
+    def regularization(self) -> Tensor:
+        """λ‖σ(S)‖ at the current progress: a scalar to add to the loss (paper, section 4)."""
+        return self.mask_set.regularization()
+
+    def set_progress(self, progress: float) -> None:
+        """Move threshold and λ to where ``progress``, the finished share of the run in [0, 1], puts them."""
+        self.mask_set.set_progress(progress)
+
+    def score_parameters(self) -> list[nn.Parameter]:
+        """The block scores, for an optimizer group of their own (higher learning rate, no weight decay)."""
+        return list(self.mask_set.scores.parameters())
+
+    def plain_graph(self) -> fx.GraphModule:
+        """The traced graph without masks, on the CPU, reading the current parameters.
+
+        Raises RuntimeError if the model's parameters are no longer those that were traced.
+        """
+        current = dict(self.module.named_parameters(remove_duplicate=False))
+        graph = copy_graph(self._graph)
+        for node in graph.graph.nodes:
+            if node.op != "get_attr":
+                continue
+            name, tensor = str(node.target), get_attribute(graph, str(node.target))
+            if isinstance(tensor, nn.Parameter) and current.get(name) is not tensor:
+                raise RuntimeError(
+                    f"parameter {name!r} of the model was replaced after bpc.compile(); load weights in place "
+                    "(load_state_dict), or compile again"
+                )
+            if tensor.device.type != "cpu":
+                moved = tensor.detach().cpu()
+                set_attribute(graph, name, nn.Parameter(moved) if isinstance(tensor, nn.Parameter) else moved)
+        return graph
+
+    def shrink(self, **options: Any) -> DenseModel:
+        """Compile the masks away: analysis, rewrite, verification. The program itself is left as it is.
+
+        ``options`` go to `bpc.dense.DenseModel.from_masks`. Raises if the small model and the masked one differ.
+        """
+        from bpc.dense import shrink_program
+
+        return shrink_program(self, **options)
+
+    def detach(self) -> nn.Module:
+        """Take the masks off the model again and return it, with its unmasked weights."""
+        self.mask_set.detach(self.module)
+        return self.module
+
+    def __repr__(self) -> str:
+        model = type(self.module).__name__
+        return (
+            f"Program({model}, spec={self.spec.name!r}, masked weights={len(self.plans)}, density={self.density():.3f})"
+        )
+
+
+def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Program:
+    """Trace ``model``, match ``spec`` against its linears, and put block masks in front of them.
+
+    Args:
+        model: any module `passes.trace` can trace. It is changed in place: its masked parameters are read through
+            masks from now on (names, state dict and optimizers see no difference); `Program.detach` undoes it.
+        spec: a `bpc.Spec`, a preset name ("hybrid", "struct", "block", …), a TOML/YAML/JSON path, or a dict.
+        example_inputs: keyword dict, tuple or tensor; None takes the model's ``dummy_inputs``.
+
+    Raises `SpecError` for a spec that cannot be read or does not fit, `passes.TraceError` for a model that cannot be
+    traced, ValueError for a model that has masks already.
+    """
+    spec = load_spec(spec)
+    if any(is_masked(module) for module in model.modules()):
+        raise ValueError(
+            f"{type(model).__name__} has block masks already; call program.detach() before compiling again"
+        )
+    graph = copy_graph(trace(model, example_inputs))
+    return Program(model, graph, spec, find_roles(graph))
