@@ -40,15 +40,22 @@ def owner_of(model: nn.Module, parameter: str) -> tuple[nn.Module, str]:
 def attach_masks(model: nn.Module, masks: Mapping[str, nn.Module]) -> None:
     """Mask each named parameter of ``model`` in place; ``masks`` maps parameter names to modules ``Tensor -> Tensor``.
 
+    A tied parameter is masked wherever it is read, whichever of its names is given.
+
     Raises ``KeyError`` for a name that ``model`` lacks and ``ValueError`` for a parameter that is masked already; the
     model is untouched in both cases.
     """
     by_owner: dict[int, tuple[nn.Module, dict[str, nn.Module]]] = {}
+    tied: dict[int, list[str]] = {}
+    for alias, value in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(value), []).append(alias)
     for parameter, mask in masks.items():
         owner, name = owner_of(model, parameter)
-        if is_masked(owner):
-            raise ValueError(f"{parameter!r} is masked already; call detach() first.")
-        by_owner.setdefault(id(owner), (owner, {}))[1][name] = mask
+        for alias in tied[id(owner._parameters[name])]:
+            owner, name = owner_of(model, alias)
+            if is_masked(owner):
+                raise ValueError(f"{parameter!r} is masked already; call detach() first.")
+            by_owner.setdefault(id(owner), (owner, {}))[1][name] = mask
     for owner, own in by_owner.values():
         original = type(owner)
         namespace: dict[str, object] = {name: _masked_property(name) for name in own}

@@ -151,6 +151,10 @@ class MaskSet(nn.Module):
         Names of the model's parameters stay as they are; the state dict gains the scores under ``block_masks.``.
         """
         attach_masks(model, self.modules_by_parameter())
+        if self.settings.method == "magnitude":  # a forward measures the weight, which masks() then ranks by
+            parameters = dict(model.named_parameters(remove_duplicate=False))
+            for name, mask in self._blocks.items():
+                mask(parameters[name])
         model.add_module(MODULE_NAME, self)
 
     def detach(self, model: nn.Module) -> None:

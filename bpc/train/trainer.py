@@ -75,8 +75,9 @@ class Trainer(transformers.Trainer):
     # ---- data: keep the column with the teacher's logits -----------------------------------------------------------
 
     def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        self._signature_columns = [*(self._signature_columns or ()), TEACHER_COLUMN]
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            self._signature_columns = [*(self._signature_columns or ()), TEACHER_COLUMN]  # type: ignore[assignment]
 
     # ---- optimizer: weights as always, scores in a group of their own ----------------------------------------------
 
