@@ -57,7 +57,7 @@ def find_attention_cores(graph: fx.Graph) -> list[AttentionCore]:
         if node.target in FUSED:
             args: tuple[Any, ...] = node.args
             q, k, v = args[:3]
-            dims = shape(q)[-1:], shape(v)[-1:], shape(q)[-3:-2]
+            dims = shape(q)[-1:], shape(node)[-1:], shape(q)[-3:-2]
             cores.append(AttentionCore((q,), (k,), (v,), node, *(_static(d) for d in dims)))
         elif node.target in SOFTMAXES and (core := _written_out(node)) is not None:
             cores.append(core)

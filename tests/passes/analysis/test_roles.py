@@ -262,19 +262,16 @@ def test_the_softmax_says_which_operand_is_the_key() -> None:
     ]
 
 
-def test_packed_multihead_attention() -> None:
-    class Cross(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
-
-        def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-            return x + self.attention(x, memory, memory, need_weights=False)[0]
-
-    roles = find_roles(trace(Cross(), (torch.randn(2, 5, 32), torch.randn(2, 7, 32))))
-    assert {r.weight: r.role for r in roles} == {
-        "attention.in_proj_weight": "attention.qkv",
-        "attention.out_proj.weight": "attention.output",
+def test_packed_multihead_attention_splits_its_weight() -> None:
+    layer = nn.TransformerDecoderLayer(32, 4, 64, batch_first=True)
+    roles = find_roles(trace(layer, (torch.randn(2, 5, 32), torch.randn(2, 7, 32))))
+    assert {r.weight: (r.role, r.head_dim) for r in roles} == {
+        "self_attn.in_proj_weight": ("attention.qkv", 8),
+        "self_attn.out_proj.weight": ("attention.output", 8),
+        "multihead_attn.in_proj_weight": ("attention.qkv", 8),
+        "multihead_attn.out_proj.weight": ("attention.output", 8),
+        "linear1.weight": ("ffn.up", None),
+        "linear2.weight": ("ffn.down", None),
     }
 
 
