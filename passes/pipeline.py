@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from passes.base import Pass, PassManager
 from passes.plan import Plan
@@ -63,7 +63,7 @@ def shrink(
     small = retrace(outcome.graph_module)
     agreement = None
     if verify:
-        agreement = verify_equivalent(masked, small, tolerance=tolerance or TOLERANCE[model_dtype(graph_module)])
+        agreement = verify_equivalent(masked, small, tolerance=tolerance or TOLERANCE[least_precise(graph_module)])
     folds = tuple(outcome.facts["fold-constants"]["folds"])
     plan = Plan(
         cuts=tuple(outcome.facts["shrink-dims"]["cuts"]),
@@ -103,7 +103,11 @@ def check_masks(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor])
     return checked
 
 
-def model_dtype(module: nn.Module) -> torch.dtype:
-    """The least precise floating dtype among the parameters."""
-    found: set[Any] = {p.dtype for p in module.parameters() if p.is_floating_point()}
+def least_precise(graph_module: fx.GraphModule) -> torch.dtype:
+    """The least precise floating dtype among the parameters and the values on the way to the outputs.
+
+    A softmax computed in float32 inside a float64 model makes its rows sum to 1 only to float32's precision.
+    """
+    tensors = [n.meta.get("val") for n in graph_module.graph.nodes]
+    found: set[Any] = {t.dtype for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()}
     return min(found, key=lambda d: torch.finfo(d).bits, default=torch.float32)

@@ -24,6 +24,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import OptimizedPythonReferenceAnalysis
 
+from passes.canonical import canonicalise
+
 aten = torch.ops.aten
 
 _META_KEY = "bpc_trace"
@@ -201,6 +203,7 @@ def _prepare(exported: torch.export.ExportedProgram, source: nn.Module) -> fx.Gr
     _inline_higher_order(graph_module)
     _functionalise(graph_module)
     _drop_noise(graph_module)
+    canonicalise(graph_module.graph)
     _bind_parameters(graph_module, source)
     graph_module.graph.lint()
     graph_module.recompile()
@@ -299,9 +302,7 @@ def _drop_noise(graph_module: fx.GraphModule) -> None:
     """Erase asserts and guards; eval-mode dropout, detach, contiguous and the like become their input."""
     graph = graph_module.graph
     for node in reversed(list(graph.nodes)):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            graph.erase_node(node)
-        elif node.op == "call_function" and _is_assert(node.target) and not node.users:
+        if (node.op == "call_module" and node.target == "_guards_fn") or (node.op == "call_function" and _is_assert(node.target) and not node.users):
             graph.erase_node(node)
         elif node.op == "call_function" and (node.target in _IDENTITIES or _is_eval_dropout(node)):
             node.replace_all_uses_with(node.args[0])

@@ -202,7 +202,7 @@ def _record(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[st
         def run_node(self, n: fx.Node) -> Any:
             result = super().run_node(n)
             if isinstance(result, torch.Tensor):
-                values[n.name] = result
+                values[n.name] = result.detach()
             return result
 
     flat = pytree.tree_leaves((args, kwargs))

@@ -84,9 +84,7 @@ def _uniform_over_rows(node: fx.Node) -> bool:
 def _masked_fill(user: fx.Node, value: fx.Node) -> float | None:
     """The number that replaces hidden scores in masked_fill(scores, mask, c) or where(mask, scores, c)."""
     fill: Any = None
-    if user.target in (aten.masked_fill.Scalar, aten.masked_fill.Tensor) and user.args[0] is value:
-        fill = user.args[2]
-    elif user.target in (aten.where.self, aten.where.ScalarOther) and user.args[1] is value:
+    if (user.target in (aten.masked_fill.Scalar, aten.masked_fill.Tensor) and user.args[0] is value) or (user.target in (aten.where.self, aten.where.ScalarOther) and user.args[1] is value):
         fill = user.args[2]
     if isinstance(fill, fx.Node):
         fill = _scalar_of(fill)

@@ -129,7 +129,7 @@ def find_tables(graph: fx.Graph) -> frozenset[fx.Node]:
         elif node.op == "call_function":
             from_tables = all(n in tables for n in tensor_inputs(node))
             rotary = node.target in PRODUCTS and linear_form(node) is None  # an outer product of positions and rates
-            if from_tables and (rotary or _is_tensor(node) and rule_for(node).tabular):
+            if from_tables and (rotary or (_is_tensor(node) and rule_for(node).tabular)):
                 tables.add(node)
     return frozenset(tables)
 

@@ -102,6 +102,9 @@ UNTAGGED = frozenset(
         aten.log_sigmoid.default,
         aten.hardswish.default,
         aten.logical_not.default,
+        aten.where.ScalarOther,
+        aten.where.ScalarSelf,
+        aten.where.Scalar,
     }
 )
 
