@@ -1,6 +1,7 @@
 """Pattern specs: what is masked, in which blocks, and how the masks are learned."""
 
 from bpc.spec.errors import SpecError
+from bpc.spec.explain import explain
 from bpc.spec.load import SpecLike, load_spec
 from bpc.spec.presets import PRESETS
 from bpc.spec.resolve import resolve
@@ -17,6 +18,7 @@ __all__ = [
     "SpecError",
     "SpecLike",
     "ThresholdSpec",
+    "explain",
     "load_spec",
     "resolve",
 ]

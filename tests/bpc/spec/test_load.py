@@ -1,0 +1,167 @@
+"""Reading specs: four spellings of one schema, and errors that say file, key and allowed values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpc.spec import PRESETS, Rule, Spec, SpecError, ThresholdSpec, load_spec
+
+WRITTEN = Spec(
+    name="mine",
+    rules=(
+        Rule(roles=("attention.*",), block=(16, "head_dim"), names=("*.0.*",)),
+        Rule(roles=("ffn.*",), block=(1, "in_features"), paired=True, group="mlp"),
+    ),
+    threshold=ThresholdSpec(final=0.2),
+    protect=("*classifier*",),
+)
+TOML = """
+name = "mine"
+protect = "*classifier*"
+threshold = { final = 0.2 }
+
+[[rules]]
+roles = "attention.*"
+names = "*.0.*"
+block = [16, "head_dim"]
+
+[[rules]]
+roles = ["ffn.*"]
+block = [1, "in_features"]
+paired = true
+group = "mlp"
+"""
+YAML = """
+name: mine
+protect: ["*classifier*"]
+threshold: {final: 0.2}
+rules:
+  - {roles: "attention.*", names: "*.0.*", block: [16, head_dim]}
+  - {roles: ["ffn.*"], block: [1, in_features], paired: true, group: mlp}
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"), [(".toml", TOML), (".yaml", YAML), (".yml", YAML), (".json", WRITTEN.model_dump_json())]
+)
+def test_every_format_reads_the_same_spec(tmp_path: Path, suffix: str, text: str) -> None:
+    path = tmp_path / f"spec{suffix}"
+    path.write_text(text)
+    assert load_spec(path) == load_spec(str(path)) == WRITTEN
+
+
+def test_a_dict_and_a_spec_are_read_too() -> None:
+    assert load_spec(json.loads(WRITTEN.model_dump_json())) == WRITTEN
+    assert load_spec(WRITTEN) is WRITTEN
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_round_trip(name: str) -> None:
+    assert load_spec(name).name == name
+    assert load_spec(load_spec(name).model_dump()) == load_spec(name)
+
+
+def test_a_preset_can_be_changed_key_by_key() -> None:
+    spec = load_spec({"preset": "hybrid", "threshold": {"final": 0.3}, "regularization": {"groups": {"ffn": 2.0}}})
+    assert spec.rules == PRESETS["hybrid"].rules
+    assert (spec.threshold.final, spec.regularization.groups) == (0.3, {"ffn": 2.0})
+    assert spec.regularization.final_lambda == PRESETS["hybrid"].regularization.final_lambda
+    assert PRESETS["hybrid"].threshold.final is None
+
+
+def rules(**changes: Any) -> dict[str, Any]:
+    return {"rules": [{"roles": "attention.*", "block": [1, 1]} | changes]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("hybird", r"'hybird' is neither a preset nor .*Presets: hybrid, hybrid-nt"),
+        ({"preset": "hybird"}, r"the spec: preset: 'hybird' does not exist\. Presets: hybrid"),
+        (
+            rules() | {"treshold": {}},
+            r"treshold: unknown key \(did you mean 'threshold'\?\); allowed keys: preset, name, r",
+        ),
+        ({"preset": "hybrid", "scores": {"lr": 1}}, r"scores\.lr: unknown key; allowed keys: init, learning_rate"),
+        (
+            rules(role="x"),
+            r"rules\[0\]\.role: unknown key \(did you mean 'roles'\?\); allowed keys: roles, block, names",
+        ),
+        (rules(block=[32, "d_model"]), r"rules\[0\]\.block\[1\]: 'd_model' is no block size; .*'in_features'"),
+        (rules(block=[0, 1]), r"rules\[0\]\.block\[0\]: 0 is no block size; write a number of at least 1"),
+        (rules(block=[1]), r"rules\[0\]\.block\[1\]: missing"),
+        ({}, r"the spec: rules: missing"),
+        ({"rules": []}, r"rules: .*at least 1"),
+        (
+            rules() | {"method": "l1"},
+            r"method: Input should be 'sigmoid_threshold', 'topk' or 'magnitude' \(got 'l1'\)",
+        ),
+        (rules() | {"threshold": {"final": 2}}, r"threshold\.final: .*less than or equal to 1 \(got 2\)"),
+        (rules() | {"schedule": {"warmup": 0.5}}, r"schedule: .*must stay below 1"),
+    ],
+)
+def test_errors_name_key_and_allowed_values(spec: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        load_spec(spec)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_all_errors_come_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(rules(block=["x", 1], stack="left") | {"floor": -1})
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == [
+        "rules[0].block[0]",
+        "rules[0].stack",
+        "floor",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.toml", "rules = [", r"a\.toml is not valid TOML"),
+        ("a.yaml", "rules: [", r"a\.yaml is not valid YAML"),
+        ("a.json", "{", r"a\.json is not valid JSON"),
+        ("a.json", "[1]", r"a\.json holds a list"),
+        ("a.toml", "rulez = 1", r"a\.toml: rulez: unknown key \(did you mean 'rules'\?\)"),
+    ],
+)
+def test_errors_name_the_file(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SpecError, match=message):
+        load_spec(tmp_path / name)
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"cannot read the spec .*nope\.toml: No such file"):
+        load_spec(tmp_path / "nope.toml")
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("!!python/object/apply:os.system ['true']")
+    with pytest.raises(SpecError, match="is not valid YAML"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize(("method", "ends"), [("sigmoid_threshold", (0.0, 0.1)), ("topk", (1.0, 0.25))])
+def test_default_thresholds_follow_the_method(method: str, ends: tuple[float, float]) -> None:
+    schedule = load_spec(rules() | {"method": method}).threshold_schedule()
+    assert (schedule.initial, schedule.final) == ends
+
+
+def test_the_schedule_is_the_papers_in_shares_of_the_run() -> None:
+    spec = load_spec(rules() | {"schedule": {"warmup": 0.05, "initial_warmup": 1, "final_warmup": 10}})
+    schedule = spec.threshold_schedule()
+    assert (schedule.warmup, schedule.cooldown) == pytest.approx((0.05, 0.5))
+    assert [schedule.threshold(p) for p in (0.05, 0.5, 1.0)] == pytest.approx([0.0, 0.1, 0.1])
+
+
+def test_group_weights_take_the_exact_name_before_a_glob() -> None:
+    spec = load_spec(rules() | {"regularization": {"groups": {"decoder.*": 2.0, "decoder.ffn": 3.0}}})
+    weight = spec.regularization.weight
+    assert (weight("decoder.attention"), weight("decoder.ffn"), weight("attention")) == (2.0, 3.0, 1.0)
