@@ -34,8 +34,8 @@ def explain(spec: Spec, roles: Roles, plans: Sequence[MaskPlan], *, every_weight
         table.add_column(heading, justify="right")
     for heading in ("bias", "group", "λ"):
         table.add_column(heading)
-    for (weight, role_name, *cells), members in rows.items():
-        table.add_row(role_name, weight or str(len(members)), *cells, style=None if cells[2] != "-" else "dim")
+    for (weight, role_name, *rest), members in rows.items():
+        table.add_row(role_name, weight or str(len(members)), *rest, style=None if rest[2] != "-" else "dim")
     return table
 
 
