@@ -6,8 +6,10 @@ own model. Both read the same parameters through the same mask objects, so train
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from bpc.masks.attach import is_masked
@@ -15,6 +17,7 @@ from bpc.masks.mask_set import MaskSet
 from bpc.masks.plan import MaskPlan
 from bpc.spec import Spec, SpecLike, load_spec, resolve
 from passes.analysis.roles import Roles, find_roles
+from passes.pipeline import shrink
 from passes.program import copy_graph, get_attribute, set_attribute, trace
 from passes.rewrite.insert_masks import insert_masks
 
@@ -84,14 +87,31 @@ class Program:
                 set_attribute(graph, name, nn.Parameter(moved) if isinstance(tensor, nn.Parameter) else moved)
         return graph
 
-    def shrink(self, **options: Any) -> DenseModel:
+    def masked_model(self) -> nn.Module:
+        """A copy of the user's model on the CPU, with the masks (at the final threshold) multiplied into its weights."""
+        self.mask_set.detach(self.module)
+        try:
+            model = copy.deepcopy(self.module).cpu()
+        finally:
+            self.mask_set.attach(self.module)
+        masks = self.masks()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters(remove_duplicate=False):
+                if name in masks:
+                    parameter.mul_(masks[name].cpu())
+        return model
+
+    def shrink(self, *, verify: bool = True, tolerance: float | None = None) -> DenseModel:
         """Compile the masks away: analysis, rewrite, verification. The program itself is left as it is.
 
-        ``options`` go to `bpc.dense.DenseModel.from_masks`. Raises if the small model and the masked one differ.
+        ``verify`` and ``tolerance`` are those of `passes.shrink`, which raises `passes.VerificationError` if the small
+        model and the masked one differ by more.
         """
-        from bpc.dense import shrink_program
+        from bpc.dense import DenseModel
 
-        return shrink_program(self, **options)
+        masks = {name: mask.cpu() for name, mask in self.masks().items()}
+        result = shrink(self.plain_graph(), masks, verify=verify, tolerance=tolerance)
+        return DenseModel.from_shrink(result, self.masked_model())
 
     def detach(self) -> nn.Module:
         """Take the masks off the model again and return it, with its unmasked weights."""

@@ -19,6 +19,7 @@ from transformers import (
 from bpc.compile import Program, compile
 from bpc.spec import SpecError
 from passes.analysis.roles import find_roles
+from passes.pipeline import shrink
 
 SPEC: dict[str, Any] = {
     "rules": [
@@ -185,6 +186,23 @@ def test_the_plain_graph_has_no_masks_and_the_current_weights() -> None:
     assert not any(node.op == "call_module" for node in plain.graph.nodes)
     expected = first(program.detach().eval()(**inputs))
     torch.testing.assert_close(first(plain(**inputs)), expected, rtol=0, atol=0)
+
+
+def test_the_masked_copy_computes_what_the_program_does() -> None:
+    program, inputs = scattered(bert()), ids()
+    expected = first(program.module.eval()(**inputs))
+    copied = program.masked_model()
+    assert "block_masks" not in dict(copied.named_children())
+    torch.testing.assert_close(first(copied.eval()(**inputs)), expected, rtol=0, atol=0)
+    torch.testing.assert_close(first(program.module(**inputs)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("build", [bert, gpt2, llama])
+def test_the_plain_graph_and_the_masks_shrink_exactly(build: Any) -> None:
+    program, inputs = scattered(build()), ids()
+    expected = first(program.module.eval()(**inputs))
+    small = shrink(program.plain_graph(), program.masks()).graph_module
+    torch.testing.assert_close(first(small(**inputs)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_replaced_parameter_is_noticed() -> None:
