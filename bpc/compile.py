@@ -88,7 +88,7 @@ class Program:
         return graph
 
     def masked_model(self) -> nn.Module:
-        """A copy of the user's model on the CPU, with the masks (at the final threshold) multiplied into its weights."""
+        """A copy of the model on the CPU, with the masks (at the final threshold) multiplied into its weights."""
         self.mask_set.detach(self.module)
         try:
             model = copy.deepcopy(self.module).cpu()
