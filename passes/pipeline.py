@@ -11,10 +11,12 @@ from torch import fx
 
 from passes.base import Pass, PassManager
 from passes.plan import Plan
-from passes.program import get_attribute, retrace, trace_info
+from passes.program import get_attribute, trace_info
 from passes.report import ShrinkReport, build_report
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.fold_constants import FoldConstants
+from passes.rewrite.replace_constants import ReplaceConstants
+from passes.rewrite.retrace import Retrace
 from passes.rewrite.shrink_dims import ShrinkDims
 from passes.verify import verify_equivalent
 
@@ -34,8 +36,10 @@ def shrink_passes(masks: Mapping[str, torch.Tensor]) -> tuple[Pass, ...]:
     """The pipeline. The order is the theory's: numbers first, then constants, then shapes."""
     return (
         ApplyMasks(masks),  # first: every analysis reads plain zeros
-        FoldConstants(),  # before shapes change: a folded channel is dead, and a constant sublayer disappears
-        ShrinkDims(),  # last: on a graph without dead code, every axis left is needed
+        FoldConstants(),  # before shapes change: a folded channel is dead and need not be kept
+        ShrinkDims(),  # a sublayer that died keeps one zero index, so that modules can follow (see `Plan`)
+        Retrace(),  # metadata is true again
+        ReplaceConstants(),  # the graph alone drops the sublayers that died
     )
 
 
@@ -60,7 +64,7 @@ def shrink(
     masks = check_masks(graph_module, masks or {})
     masked = PassManager((ApplyMasks(masks),)).run(graph_module).graph_module
     outcome = PassManager(shrink_passes({})[1:]).run(masked)
-    small = retrace(outcome.graph_module)
+    small = outcome.graph_module
     agreement = None
     if verify:
         agreement = verify_equivalent(masked, small, tolerance=tolerance or TOLERANCE[least_precise(graph_module)])
@@ -68,7 +72,7 @@ def shrink(
     plan = Plan(
         cuts=tuple(outcome.facts["shrink-dims"]["cuts"]),
         folds=folds,
-        constants=tuple(outcome.facts["fold-constants"]["constants"]),
+        constants=tuple(outcome.facts["replace-constants"]["constants"]),
         aliases=trace_info(graph_module).aliases,
     )
     report = build_report(masked, small, outcome.facts["shrink-dims"]["coupling"], agreement)

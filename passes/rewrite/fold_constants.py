@@ -1,26 +1,22 @@
 """x W.T + b  ->  x' W'.T + (b + sum_j W[:, j] c_j)        where input channel j is the constant c_j
-   node       ->  expand(c)                                 where every live channel of the node is constant
 
-Preconditions: masks are applied. Postconditions: same shapes everywhere; folded weight columns are 0; a sublayer whose
-result is constant no longer runs. Refusals: a weight that something other than a linear product reads (an embedding
+Preconditions: masks are applied. Postconditions: same shapes everywhere; folded weight columns are 0. Refusals: a weight that something other than a linear product reads (an embedding
 tied to the output layer), or that serves several uses with different constants, keeps its columns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.linear import LinearForm
-from passes.analysis.liveness import Liveness
 from passes.base import Pass, PassResult
-from passes.channels import is_parameter, shape_of, tensor_of
+from passes.channels import is_parameter, tensor_of
 from passes.plan import Fold
-from passes.program import copy_graph, eliminate_dead_code, set_attribute, size_argument
+from passes.program import copy_graph, set_attribute
 
 aten = torch.ops.aten
 
@@ -32,12 +28,9 @@ class FoldConstants(Pass):
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
         constants = Constants(result)
-        liveness = Liveness(constants)
-        replaced = _replace_constant_values(result, constants, liveness)
         folds = [f for uses in constants.uses.values() if (f := _fold_uses(result, constants, uses)) is not None]
-        eliminate_dead_code(result)
         result.recompile()
-        return PassResult(result, bool(replaced or folds), {"folds": folds, "constants": replaced})
+        return PassResult(result, bool(folds), {"folds": folds})
 
 
 def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
@@ -113,48 +106,3 @@ def _attach_bias(use: LinearForm, bias: fx.Node) -> None:
 
 def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(tensor, requires_grad=False)
-
-
-def _replace_constant_values(graph_module: fx.GraphModule, constants: Constants, liveness: Liveness) -> list[str]:
-    """Put a constant in the place of every value whose live channels are all constant."""
-    settled: dict[fx.Node, bool] = {}
-    for node in graph_module.graph.nodes:
-        if node.op != "call_function" or node not in constants.from_inputs:
-            continue
-        fake = tensor_of(node)
-        if fake is None or not fake.is_floating_point():
-            continue
-        live = liveness.of(node)
-        fact = constants.fact(node)
-        settled[node] = bool(live.any()) and bool((fact.const | ~live).all()) and bool(torch.isfinite(fact.value).all())
-    replaced: list[str] = []
-    for node, is_settled in settled.items():
-        if is_settled and not all(settled.get(user, False) for user in node.users):
-            _replace(graph_module, node, constants, f"constant_{len(replaced)}")
-            replaced.append(node.name)
-    return replaced
-
-
-def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, name: str) -> None:
-    value = constants.fact(node).value.clone().to(get_dtype(node))
-    while hasattr(graph_module, name):
-        name += "_"
-    graph_module.register_buffer(name, value.contiguous())
-    graph = graph_module.graph
-    with graph.inserting_before(node):
-        source: Any = graph.get_attr(name)
-        fake = tensor_of(node)
-        assert fake is not None
-        source.meta["val"] = fake.new_empty(tuple(value.shape))
-        shape = shape_of(node)
-        if tuple(value.shape) != shape:
-            sizes = [size_argument(graph, s) for s in shape]
-            source = graph.call_function(aten.expand.default, (source, sizes))
-            source.meta["val"] = fake
-    node.replace_all_uses_with(source)
-
-
-def get_dtype(node: fx.Node) -> torch.dtype:
-    fake = tensor_of(node)
-    assert fake is not None
-    return fake.dtype
