@@ -1,14 +1,18 @@
 """Fine-pruning: the Trainer, distillation, and helpers for a hand-written loop."""
 
 from bpc.train.distill import distillation_loss, teacher_logits
+from bpc.train.fill import fill_zeros
+from bpc.train.interrupt import ResumableInterrupt
 from bpc.train.progress import PruningProgress
 from bpc.train.scores import score_learning_rate, score_parameters, weight_parameters
 from bpc.train.trainer import Trainer
 
 __all__ = [
     "PruningProgress",
+    "ResumableInterrupt",
     "Trainer",
     "distillation_loss",
+    "fill_zeros",
     "score_learning_rate",
     "score_parameters",
     "teacher_logits",
