@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from bpc.masks.attach import is_masked
+from bpc.masks.files import multiply_masks
 from bpc.masks.mask_set import MaskSet
 from bpc.masks.plan import MaskPlan
 from bpc.spec import Spec, SpecLike, load_spec, resolve
@@ -94,11 +94,7 @@ class Program:
             model = copy.deepcopy(self.module).cpu()
         finally:
             self.mask_set.attach(self.module)
-        masks = self.masks()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters(remove_duplicate=False):
-                if name in masks:
-                    parameter.mul_(masks[name].cpu())
+        multiply_masks(model, self.masks())
         return model
 
     def shrink(self, *, verify: bool = True, tolerance: float | None = None) -> DenseModel:

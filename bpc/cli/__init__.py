@@ -1,0 +1,26 @@
+"""The command line: ``bpc prune | inspect | shrink | export | bench``, thin over the Python API.
+
+Heavy imports happen inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from bpc.cli.export import export
+from bpc.cli.inspect import inspect
+from bpc.cli.prune import prune
+from bpc.cli.shrink import shrink
+
+app = typer.Typer(
+    name="bpc",
+    help="A block-pruning compiler: fine-prune a transformer, compile the masks away exactly, export what is left.",
+    epilog="Exit codes: 0 done, 1 the input does not fit, 2 wrong usage, 3 masked and small model differ, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (prune, inspect, shrink, export):
+    app.command()(command)
+
+__all__ = ["app"]

@@ -1,0 +1,46 @@
+"""Turning errors that are the user's to mend into one message and an exit code."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+FAILED, DIFFERENT, INTERRUPTED = 1, 3, 130
+
+
+class CommandError(Exception):
+    """Something the user can mend; the message says what and how."""
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Print known errors without a traceback, and exit with the code the help text promises."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.secho("interrupted", fg="yellow", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(code) from None
+
+    return run
+
+
+def _exit_code(error: Exception) -> int | None:
+    from bpc.spec import SpecError
+    from passes import MaskError, TraceError, VerificationError
+
+    if isinstance(error, VerificationError):
+        return DIFFERENT
+    if isinstance(error, CommandError | SpecError | MaskError | TraceError | OSError):
+        return FAILED
+    return None

@@ -1,0 +1,36 @@
+"""``bpc export``: a model directory, small or not, becomes an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bpc.cli.errors import reports_errors
+
+
+@reports_errors
+def export(
+    model: Annotated[Path, typer.Option(help="Model directory: what `bpc shrink` or `bpc prune` wrote, or any other.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    target: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8.")] = "float32",
+    check: Annotated[bool, typer.Option(help="Compare the file with the model on ONNX Runtime.")] = True,
+) -> None:
+    """Write the model as ONNX, in the form that is fastest for the target, with batch and sequence dynamic."""
+    from rich.console import Console
+
+    import passes
+    from bpc.cli.models import example_inputs, load_model
+    from bpc.emit.onnx import export_onnx
+
+    console = Console()
+    with console.status("loading and tracing"):
+        network = load_model(model)
+        graph = passes.trace(network, example_inputs(network, model))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with console.status("exporting"):
+        written = export_onnx(graph, out, target=target, dtype=dtype, check=check)  # type: ignore[arg-type]
+    agreement = f", {written.agreement}" if written.agreement else ""
+    console.print(f"{written.path}: {out.stat().st_size / 2**20:.1f} MiB{agreement}", highlight=False)

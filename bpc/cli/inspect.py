@@ -1,0 +1,44 @@
+"""``bpc inspect``: what a spec matches, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bpc.cli.errors import reports_errors
+
+
+@reports_errors
+def inspect(
+    model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors).")],
+    spec: Annotated[str, typer.Option(help="Preset name, or a TOML, YAML or JSON file.")] = "hybrid",
+    masks: Annotated[
+        Path | None, typer.Option(help="Masks (safetensors): say what would be cut, and what not.")
+    ] = None,
+    every_weight: Annotated[bool, typer.Option("--every-weight", help="One row per weight.")] = False,
+) -> None:
+    """Show which linears a spec masks, in which blocks, and which it leaves alone; with --masks, what they remove."""
+    from rich.console import Console
+
+    from bpc.cli.models import example_inputs, load_model
+    from bpc.spec import explain, load_spec, resolve
+    from passes.analysis.roles import find_roles
+    from passes.program import trace
+
+    console = Console()
+    rules = load_spec(spec)
+    with console.status("loading and tracing"):
+        network = load_model(model)
+        graph = trace(network, example_inputs(network, model))
+        roles = find_roles(graph)
+    if masks is None:
+        console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
+        return
+    from bpc.masks.files import load_masks
+    from passes import shrink
+
+    with console.status("analysing"):
+        result = shrink(graph, load_masks(masks))
+    console.print(str(result.report), highlight=False)

@@ -1,0 +1,48 @@
+"""``bpc shrink``: masks and a model become a smaller dense model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bpc.cli.errors import reports_errors
+
+
+@reports_errors
+def shrink(
+    model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors).")],
+    out: Annotated[Path, typer.Option(help="Where the small model goes; made if missing.")],
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Masks (safetensors, one tensor per parameter); default: the zeros in the weights."),
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Run both models and compare.")] = True,
+    tolerance: Annotated[float | None, typer.Option(help="Largest relative difference; default by dtype.")] = None,
+) -> None:
+    """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
+    from rich.console import Console
+
+    import passes
+    from bpc.cli.models import example_inputs, load_model, load_tokenizer
+    from bpc.dense import DenseModel
+    from bpc.masks.files import load_masks, multiply_masks
+
+    console = Console()
+    found = load_masks(masks) if masks is not None else {}
+    with console.status("loading"):
+        network = load_model(model)
+        inputs = example_inputs(network, model)
+        multiply_masks(network, found)
+    with console.status("tracing"):
+        graph = passes.trace(network, inputs)
+    with console.status("analysing, rewriting and verifying"):
+        result = passes.shrink(graph, found or None, verify=verify, tolerance=tolerance)
+        dense = DenseModel.from_shrink(result, network)
+    dense.save_pretrained(out)
+    tokenizer = load_tokenizer(model)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(out)
+    console.print(str(result.report), highlight=False)
+    console.print(f"written to {out}", highlight=False)
