@@ -71,7 +71,9 @@ def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
         if not empty:
             return
         for found in empty:
-            coupling.keeps[coupling.class_of[found]][0] = True
+            number = coupling.class_of[found]
+            coupling.keeps[number][0] = True
+            coupling.seeds[number][0] = True  # solving again must not lose it
         solve(coupling)
 
 
