@@ -16,7 +16,7 @@ from torch import fx
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
 from passes.base import Pass, PassResult
-from passes.channels import shape_of, tensor_of
+from passes.channels import is_parameter, shape_of, tensor_of
 from passes.program import copy_graph, eliminate_dead_code, size_argument
 
 aten = torch.ops.aten
@@ -32,7 +32,7 @@ class ReplaceConstants(Pass):
         replaced = _replace_constant_values(result, constants, Liveness(constants))
         if replaced:
             eliminate_dead_code(result)
-            result.recompile()
+            result = copy_graph(result)  # leaves behind the parameters nobody reads any more
         return PassResult(result, bool(replaced), {"constants": tuple(replaced)})
 
 
@@ -50,10 +50,16 @@ def _replace_constant_values(graph_module: fx.GraphModule, constants: Constants,
         settled[node] = bool(live.any()) and bool((fact.const | ~live).all()) and bool(torch.isfinite(fact.value).all())
     replaced: list[str] = []
     for node, is_settled in settled.items():
-        if is_settled and not all(settled.get(user, False) for user in node.users):
+        if is_settled and not _is_replaced(node) and not all(settled.get(user, False) for user in node.users):
             _replace(graph_module, node, constants, f"constant_{len(replaced)}")
             replaced.append(node.name)
     return replaced
+
+
+def _is_replaced(node: fx.Node) -> bool:
+    """The value is a constant already, expanded to its size."""
+    source = node.args[0] if node.target is aten.expand.default else None
+    return isinstance(source, fx.Node) and is_parameter(source)
 
 
 def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, name: str) -> None:
