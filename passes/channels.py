@@ -7,6 +7,7 @@ which every data dimension has size 1: what it says of a channel holds at every 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -201,11 +202,15 @@ def _prime_sizes(shape: Sequence[Any]) -> list[int]:
         if is_static(size):
             return size
         expr = size.node.expr
-        return int(expr.subs({symbol: _prime_for(symbol) for symbol in expr.free_symbols}))
+        if isinstance(expr, sympy.Symbol):
+            return _prime_for(expr)
+        return int(expr.xreplace({symbol: sympy.Integer(_prime_for(symbol)) for symbol in expr.free_symbols}))
 
     return [number(size) for size in shape]
 
 
+@functools.cache
 def _prime_for(symbol: sympy.Symbol) -> int:
+    """A prime of about a million for each symbol number; gaps between primes of that size stay far below 1000."""
     digits = int("".join(c for c in symbol.name if c.isdigit()) or 0)
-    return sympy.prime(10_000 + digits)
+    return int(sympy.nextprime(1_000_000 + 1_000 * digits))
