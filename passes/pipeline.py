@@ -17,7 +17,7 @@ from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.retrace import Retrace
-from passes.rewrite.shrink_dims import ShrinkDims
+from passes.rewrite.shrink_dims import Granularity, ShrinkDims
 from passes.verify import verify_equivalent
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
@@ -32,12 +32,12 @@ class ShrinkResult:
     report: ShrinkReport
 
 
-def shrink_passes(masks: Mapping[str, torch.Tensor]) -> tuple[Pass, ...]:
+def shrink_passes(masks: Mapping[str, torch.Tensor], granularity: Granularity = "dims") -> tuple[Pass, ...]:
     """The pipeline. The order is the theory's: numbers first, then constants, then shapes."""
     return (
         ApplyMasks(masks),  # first: every analysis reads plain zeros
         FoldConstants(),  # before shapes change: a folded channel is dead and need not be kept
-        ShrinkDims(),  # a sublayer that died keeps one zero index, so that modules can follow (see `Plan`)
+        ShrinkDims(granularity),  # a sublayer that died keeps one zero index, so that modules can follow (see `Plan`)
         Retrace(),  # metadata is true again
         ReplaceConstants(),  # the graph alone drops the sublayers that died
     )
@@ -49,6 +49,7 @@ def shrink(
     *,
     verify: bool = True,
     tolerance: float | None = None,
+    granularity: Granularity = "dims",
 ) -> ShrinkResult:
     """Rewrite a traced graph into a smaller dense one that computes exactly what the masked one does.
 
@@ -58,12 +59,14 @@ def shrink(
     masks: {parameter name: bool tensor of the parameter's shape, True = kept}; None reads the zeros in the weights.
     verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more than
         ``tolerance`` (relative to the outputs' scale; default by dtype, 1e-5 in float32, 1e-10 in float64).
+    granularity: "dims" removes all that can go; "heads" and "units" cut attention less finely (see `ShrinkDims`), for
+        modules whose forward has one head size, or one head count, for all layers.
 
     Exactness is promised for attention rows that see at least one key.
     """
     masks = check_masks(graph_module, masks or {})
     masked = PassManager((ApplyMasks(masks),)).run(graph_module).graph_module
-    outcome = PassManager(shrink_passes({})[1:]).run(masked)
+    outcome = PassManager(shrink_passes({}, granularity)[1:]).run(masked)
     small = outcome.graph_module
     agreement = None
     if verify:
@@ -73,6 +76,7 @@ def shrink(
         cuts=tuple(outcome.facts["shrink-dims"]["cuts"]),
         folds=folds,
         constants=tuple(outcome.facts["replace-constants"]["constants"]),
+        heads=tuple(outcome.facts["shrink-dims"]["heads"]),
         aliases=trace_info(graph_module).aliases,
     )
     report = build_report(masked, small, outcome.facts["shrink-dims"]["coupling"], agreement)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from passes.module_view import Check
+
+Masks = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,35 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class HeadView:
+    """A parameter dim that the forward views as (heads, dims), before and after the cut."""
+
+    parameter: str
+    dim: int
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Everything the rewrite did to parameters. ``cuts`` and ``folds`` refer to the names of the traced model."""
+    """Everything the rewrite did to parameters. ``cuts`` and ``folds`` refer to the names of the traced model.
+
+    ``attributes`` are the Python numbers (head counts and the like) of the user's own modules that had to follow:
+    {module path: {attribute: number}}; `apply_to` finds them where they are not given.
+    """
 
     cuts: tuple[Cut, ...] = ()
     folds: tuple[Fold, ...] = ()
     constants: tuple[str, ...] = ()  # values of the graph that became constants
+    heads: tuple[HeadView, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)  # tied parameter names
+    attributes: Mapping[str, Mapping[str, int]] | None = None
+
+    def apply_to(self, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
+        """The module view: a copy of ``model`` with smaller parameters. See `passes.module_view.apply_plan`."""
+        from passes.module_view import apply_plan
+
+        return apply_plan(self, model, masks, check)
 
     def to_json(self) -> str:
         return json.dumps({"format": 1, **asdict(self)}, indent=1)
@@ -65,7 +93,10 @@ class Plan:
             folds = tuple(
                 Fold(**{**f, "columns": tuple(f["columns"]), "constants": tuple(f["constants"])}) for f in data["folds"]
             )
-            return Plan(cuts, folds, tuple(data["constants"]), dict(data["aliases"]))
+            heads = tuple(
+                HeadView(h["parameter"], h["dim"], tuple(h["before"]), tuple(h["after"])) for h in data["heads"]
+            )
+            return Plan(cuts, folds, tuple(data["constants"]), heads, dict(data["aliases"]), data["attributes"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a shrink plan: {error}") from error
 

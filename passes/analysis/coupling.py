@@ -75,9 +75,15 @@ def collect_ties(constants: Constants) -> Ties:
     return ties
 
 
-def couple(constants: Constants, liveness: Liveness) -> Coupling:
-    """Solve the relations of a graph for the least keep-sets above liveness."""
+def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Coupling:
+    """Solve the relations of a graph for the least keep-sets above liveness.
+
+    ``whole`` = "heads" keeps the dims inside a head together, "units" keeps the heads as well (see `ShrinkDims`).
+    """
     ties = collect_ties(constants)
+    for grid in ties.grids if whole != "dims" else ():
+        for part in grid.parts if whole == "units" else grid.parts[1:]:
+            ties.pins.setdefault(part, "heads stay whole in the module view")
     members = [frozenset(c) for c in nx.connected_components(ties.graph)]
     class_of = {a: number for number, component in enumerate(members) for a in component}
     keeps = [torch.zeros(ties.sizes[next(iter(c))], dtype=torch.bool) for c in members]

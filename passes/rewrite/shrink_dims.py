@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import fx
@@ -22,26 +22,33 @@ from passes.analysis.transfer.attention import operands as attention_operands
 from passes.analysis.transfer.structural import cat_dim, select_index, slice_arguments, slice_index
 from passes.base import Pass, PassResult
 from passes.channels import Axis, axis, is_parameter, shape_of, tensor_inputs, tensor_of
-from passes.plan import Cut, cut_tensor
+from passes.plan import Cut, HeadView, cut_tensor
 from passes.program import copy_graph, eliminate_dead_code, get_attribute, set_attribute
 
 aten = torch.ops.aten
 
 
+Granularity = Literal["dims", "heads", "units"]
+
+
 @dataclass(frozen=True)
 class ShrinkDims(Pass):
+    """``granularity``: how fine attention is cut. "dims": heads and the dims inside them; "heads": whole heads, all of
+    the same size; "units": no heads, only what is not viewed as (heads, dims), such as FFN dims."""
+
+    granularity: Granularity = "dims"
     name = "shrink-dims"
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
         constants = Constants(result)
         liveness = Liveness(constants)
-        coupling = couple(constants, liveness)
+        coupling = couple(constants, liveness, whole=self.granularity)
         keep_something(coupling, result.graph)
         make_ragged(coupling, liveness)
         cuts = plan_cuts(result, coupling, constants, liveness)
         if not any(cut.keep for cut in cuts):
-            return PassResult(result, False, {"cuts": (), "coupling": coupling})
+            return PassResult(result, False, {"cuts": (), "heads": (), "coupling": coupling})
         _select_at_use(result, coupling)
         for node in list(result.graph.nodes):
             rewrite = LITERALS.get(node.target) if node.op == "call_function" else None
@@ -52,7 +59,7 @@ class ShrinkDims(Pass):
             _write(result, cut.parameter, small)
         eliminate_dead_code(result)
         result.recompile()
-        return PassResult(result, True, {"cuts": cuts, "coupling": coupling})
+        return PassResult(result, True, {"cuts": cuts, "heads": head_views(coupling), "coupling": coupling})
 
 
 def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
@@ -99,6 +106,24 @@ def plan_cuts(
         if keep or rows:
             cuts.append(Cut(name, shape, keep, rows, dim))
     return tuple(cuts)
+
+
+def head_views(coupling: Coupling) -> tuple[HeadView, ...]:
+    """How the parameters' dims are viewed as (heads, dims), before and after."""
+    found = {}
+    for grid in coupling.ties.grids:
+        if len(grid.parts) != 2:
+            continue
+        numbers = [coupling.class_of[p] for p in grid.parts]
+        after = tuple(
+            int(coupling.rows[n][0].sum()) if n in coupling.rows else int(coupling.keeps[n].sum()) for n in numbers
+        )
+        for member in coupling.members[coupling.class_of[grid.flat]]:
+            if member.value.startswith("@"):
+                found[member] = HeadView(
+                    member.value[1:], member.dim, (grid.sizes[0], grid.sizes[1]), (after[0], after[1])
+                )
+    return tuple(found[member] for member in sorted(found))
 
 
 def _rows_to_clear(constants: Constants, liveness: Liveness) -> dict[str, tuple[tuple[int, ...], int]]:

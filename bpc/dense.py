@@ -1,0 +1,247 @@
+"""`DenseModel`: the small model in two views, and the directory format it is saved in.
+
+A saved directory holds ``config.json`` (transformers' own), ``model.safetensors`` and ``bpc.json``: the plan (shapes,
+folded biases, head counts) and the example inputs. Nothing in it is unpickled when it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import fx, nn
+
+from passes.base import PassManager
+from passes.module_view import Check, ModuleViewError, attributes_of
+from passes.pipeline import TOLERANCE, ShrinkResult, least_precise, shrink
+from passes.plan import Plan
+from passes.program import trace, trace_info
+from passes.report import ShrinkReport
+from passes.rewrite.replace_constants import ReplaceConstants
+from passes.rewrite.shrink_dims import Granularity
+from passes.verify import outputs_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+PLAN_FILE = "bpc.json"
+WEIGHTS_FILE = "model.safetensors"
+EXAMPLE_FILE = "bpc_example.safetensors"
+
+
+class LoadError(RuntimeError):
+    """A directory is no saved dense model, or a broken one; the message names the file."""
+
+
+class DenseModel:
+    """A smaller dense model: ``graph_module`` for compilers, ``module`` for the ecosystem.
+
+    ``report`` says what was removed, what stayed and why, and how far the small model is from the masked one (None
+    after loading). ``plan`` is the same as data.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        graph_module: Callable[[], fx.GraphModule],
+        module: Callable[[], nn.Module],
+        example_inputs: tuple[tuple[Any, ...], dict[str, Any]],
+        report: ShrinkReport | None = None,
+    ) -> None:
+        self.plan = plan
+        self.report = report
+        self.module_granularity: Granularity = "dims"
+        self.example_inputs = example_inputs
+        self._make_graph, self._make_module = graph_module, module
+        self._graph: fx.GraphModule | None = None
+        self._module: nn.Module | None = None
+
+    @staticmethod
+    def from_shrink(result: ShrinkResult, masked_model: nn.Module) -> DenseModel:
+        """From `passes.shrink` and the model it was made from, masks applied to its weights.
+
+        The module view is built, and checked against the graph view on the example inputs, when it is first asked for.
+        """
+        graph = result.graph_module
+        info = trace_info(graph)
+
+        def build() -> nn.Module:
+            outputs = tuple(outputs_of(graph, info.args, info.kwargs))
+            check = Check(info.args, info.kwargs, outputs, 10 * TOLERANCE[least_precise(graph)])
+            dense.module_granularity, dense.plan, small = _module_view(result.plan, masked_model, check)
+            return small
+
+        dense = DenseModel(
+            result.plan,
+            graph_module=lambda: graph,
+            module=build,
+            example_inputs=(info.args, info.kwargs),
+            report=result.report,
+        )
+        return dense
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The small graph: feeds ONNX, torch.compile and ``.pt2``. Sublayers that died are gone from it."""
+        if self._graph is None:
+            self._graph = self._make_graph()
+        return self._graph
+
+    @property
+    def module(self) -> nn.Module:
+        """The user's model with smaller layers. A sublayer that died keeps one zero head or dim.
+
+        Where the forward has one head size for all of a layer, or one head count for all layers, the module keeps more
+        than the graph (`module_granularity` says: "dims", "heads" or "units"). Raises `passes.module_view.ModuleViewError` where the model's forward cannot follow; the graph view can.
+        """
+        if self._module is None:
+            self._module = self._make_module()
+        return self._module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the graph view, without gradients."""
+        with torch.no_grad():
+            return self.graph_module(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"DenseModel({self.report or 'loaded'})"
+
+    def export_onnx(self, path: str | Path, target: str = "cpu", dtype: str = "float32", **options: Any) -> Any:
+        """Write an ONNX file; see `bpc.export_onnx`."""
+        from bpc.emit import export_onnx
+
+        return export_onnx(self, path, target=target, dtype=dtype, **options)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a directory that `load` reads: config.json, model.safetensors, bpc.json.
+
+        The directory is written beside ``path`` first and then renamed file by file, so that an interrupted save leaves
+        what was there. Raises `ModuleViewError` for a model without a module view, and TypeError for one without a
+        transformers config (save its graph: ``torch.export.save``).
+        """
+        module = self.module
+        config: PretrainedConfig | None = getattr(module, "config", None)
+        if config is None or not hasattr(config, "save_pretrained"):
+            raise TypeError(
+                f"{type(module).__name__} has no transformers config to save; keep its state_dict and `plan.to_json()`, "
+                "or export the graph view (export_onnx, torch.export.save)"
+            )
+        target = Path(path)
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as staging:
+            work = Path(staging)
+            config.architectures = [type(module).__name__]
+            config.save_pretrained(work)
+            generation = getattr(module, "generation_config", None)
+            if generation is not None:
+                generation.save_pretrained(work)
+            save_model(module, str(work / WEIGHTS_FILE))
+            example = _store_example(self.example_inputs, work / EXAMPLE_FILE)
+            content = {"format": 1, "plan": json.loads(self.plan.to_json()), "example": example}
+            (work / PLAN_FILE).write_text(json.dumps(content))
+            for file in sorted(work.iterdir()):
+                os.replace(file, target / file.name)
+
+
+def _module_view(plan: Plan, model: nn.Module, check: Check) -> tuple[Granularity, Plan, nn.Module]:
+    """The smallest module the model's own forward can run: head dims, else whole heads, else FFN dims alone."""
+    try:
+        small = plan.apply_to(model, check=check)
+        return "dims", attributes_of(plan, model, small), small
+    except ModuleViewError as error:
+        refusal = error
+    graph = trace(model, dict(check.kwargs) or check.args)
+    coarser: tuple[Granularity, ...] = ("heads", "units")
+    for granularity in coarser:
+        plan = shrink(graph, granularity=granularity, verify=False).plan
+        try:
+            small = plan.apply_to(model, check=check)
+            return granularity, attributes_of(plan, model, small), small
+        except ModuleViewError:
+            continue
+    raise refusal
+
+
+def is_dense_directory(path: str | Path) -> bool:
+    """The directory was written by `DenseModel.save_pretrained`."""
+    return (Path(path) / PLAN_FILE).is_file()
+
+
+def load(path: str | Path) -> DenseModel:
+    """Load what `DenseModel.save_pretrained` wrote. Raises `LoadError`, naming the file, for anything else."""
+    directory = Path(path)
+    try:
+        content = json.loads((directory / PLAN_FILE).read_text())
+        if content.get("format") != 1:
+            raise LoadError(
+                f"{directory / PLAN_FILE}: format {content.get('format')!r} is unknown to this version of bpc"
+            )
+        plan = Plan.from_json(json.dumps(content["plan"]))
+        args, kwargs = _read_example(content["example"], directory / EXAMPLE_FILE)
+    except FileNotFoundError as error:
+        raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
+    module = _build(directory, plan)
+
+    def make_graph() -> fx.GraphModule:
+        return PassManager((ReplaceConstants(),)).run(trace(module, kwargs or args)).graph_module
+
+    return DenseModel(plan, graph_module=make_graph, module=lambda: module, example_inputs=(args, kwargs))
+
+
+def _build(directory: Path, plan: Plan) -> nn.Module:
+    """The original architecture, cut to the plan's shapes, with the saved weights."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(directory)
+    names = config.architectures or []
+    architecture = getattr(transformers, names[0], None) if names else None
+    if architecture is None:
+        raise LoadError(f"{directory / 'config.json'}: transformers has no architecture {names}")
+    try:
+        module = plan.apply_to(architecture(config))
+        load_model(module, str(directory / WEIGHTS_FILE))
+    except (ModuleViewError, RuntimeError, FileNotFoundError) as error:
+        raise LoadError(f"{directory}: the weights do not fit the plan: {error}") from error
+    return module.eval()
+
+
+# ------------------------------------------------------------------------------------------------ example inputs
+
+
+def _store_example(example: tuple[tuple[Any, ...], dict[str, Any]], file: Path) -> dict[str, Any]:
+    """Tensors go to the safetensors file, plain values into the returned JSON."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def plain(key: str, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors[key] = value.contiguous()
+            return {"tensor": key}
+        if value is None or isinstance(value, bool | int | float | str):
+            return {"value": value}
+        raise TypeError(f"example input {key} is a {type(value).__name__}; only tensors and plain values can be saved")
+
+    args, kwargs = example
+    described = {
+        "args": [plain(f"args.{i}", a) for i, a in enumerate(args)],
+        "kwargs": {name: plain(f"kwargs.{name}", value) for name, value in kwargs.items()},
+    }
+    save_file(tensors, str(file))
+    return described
+
+
+def _read_example(described: dict[str, Any], file: Path) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    tensors = load_file(str(file))
+
+    def value(entry: dict[str, Any]) -> Any:
+        return tensors[entry["tensor"]] if "tensor" in entry else entry["value"]
+
+    return tuple(value(a) for a in described["args"]), {k: value(v) for k, v in described["kwargs"].items()}
