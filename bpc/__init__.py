@@ -1,0 +1,31 @@
+"""A block-pruning compiler for transformers: a model and a pattern spec in, a smaller dense model out."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bpc.dense import DenseModel, load
+    from bpc.emit.onnx import export_onnx
+    from bpc.program import Program, compile
+    from bpc.spec import Spec, load_spec
+    from bpc.train import Trainer
+
+__all__ = ["DenseModel", "Program", "Spec", "Trainer", "compile", "export_onnx", "load", "load_spec"]
+
+_HOMES = {
+    "DenseModel": "bpc.dense",
+    "Program": "bpc.program",
+    "Spec": "bpc.spec",
+    "Trainer": "bpc.train",
+    "compile": "bpc.program",
+    "export_onnx": "bpc.emit.onnx",
+    "load": "bpc.dense",
+    "load_spec": "bpc.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names come in when they are used: torch and transformers take seconds, and `bpc --help` needs neither."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bpc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

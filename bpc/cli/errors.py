@@ -36,11 +36,14 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _exit_code(error: Exception) -> int | None:
+    from bpc.dense import LoadError
+    from bpc.emit.check import ExportError
     from bpc.spec import SpecError
     from passes import MaskError, TraceError, VerificationError
+    from passes.module_view import ModuleViewError
 
-    if isinstance(error, VerificationError):
+    if isinstance(error, VerificationError | ExportError):
         return DIFFERENT
-    if isinstance(error, CommandError | SpecError | MaskError | TraceError | OSError):
+    if isinstance(error, CommandError | SpecError | MaskError | TraceError | LoadError | ModuleViewError | OSError):
         return FAILED
     return None

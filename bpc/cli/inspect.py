@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.console import quiet_console
 from bpc.cli.errors import reports_errors
 
 
@@ -20,18 +21,14 @@ def inspect(
     every_weight: Annotated[bool, typer.Option("--every-weight", help="One row per weight.")] = False,
 ) -> None:
     """Show which linears a spec masks, in which blocks, and which it leaves alone; with --masks, what they remove."""
-    from rich.console import Console
-
-    from bpc.cli.models import example_inputs, load_model
+    from bpc.cli.models import load_graph
     from bpc.spec import explain, load_spec, resolve
     from passes.analysis.roles import find_roles
-    from passes.program import trace
 
-    console = Console()
+    console = quiet_console()
     rules = load_spec(spec)
     with console.status("loading and tracing"):
-        network = load_model(model)
-        graph = trace(network, example_inputs(network, model))
+        graph = load_graph(model)
         roles = find_roles(graph)
     if masks is None:
         console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
@@ -41,4 +38,4 @@ def inspect(
 
     with console.status("analysing"):
         result = shrink(graph, load_masks(masks))
-    console.print(str(result.report), highlight=False)
+    console.print(str(result.report))

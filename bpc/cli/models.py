@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import fx, nn
 
 from bpc.cli.errors import CommandError
+from passes.program import trace
 
 
 def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
@@ -23,7 +24,7 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
     from bpc.dense import is_dense_directory, load
 
     if is_dense_directory(directory):
-        return load(directory)
+        return load(directory).module
     config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
     name = next(iter(config.architectures or ()), None)
     model_class = transformers.AutoModel if name is None else getattr(transformers, name, None)
@@ -35,6 +36,16 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     model: nn.Module = model_class.from_pretrained(directory, local_files_only=True, use_safetensors=True, **options)
     return model.eval()
+
+
+def load_graph(directory: Path) -> fx.GraphModule:
+    """The traced graph of a model directory; of one that bpc wrote, the small graph without its dead sublayers."""
+    from bpc.dense import is_dense_directory, load
+
+    if directory.is_dir() and is_dense_directory(directory):
+        return load(directory).graph_module
+    model = load_model(directory)
+    return trace(model, example_inputs(model, directory))
 
 
 def load_tokenizer(directory: Path) -> Any | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bpc.cli.console import quiet_console
 from bpc.cli.errors import INTERRUPTED, CommandError, reports_errors
 
 if TYPE_CHECKING:
@@ -41,20 +42,23 @@ def prune(
     classification: use `bpc.Trainer` from Python.
     """
     import transformers
-    from rich.console import Console
 
     from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
     from bpc.cli.models import example_inputs, load_tokenizer
-    from bpc.compile import compile
     from bpc.masks.files import save_masks
+    from bpc.program import compile
     from bpc.spec import load_spec
     from bpc.train import ResumableInterrupt, Trainer
 
-    console = Console()
+    console = quiet_console()
     checkpoints = out / "checkpoints"
     last = transformers.trainer_utils.get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if resume and last is None:
         raise CommandError(f"--resume: {checkpoints} holds no checkpoint")
+    rules = load_spec(spec)
+    spec_file = out / "spec.json"
+    if resume and spec_file.exists() and load_spec(spec_file) != rules:
+        raise CommandError(f"--resume: the run in {out} used another spec ({spec_file}); give that one")
     if last is not None and not resume:
         raise CommandError(f"{checkpoints} holds checkpoints already: add --resume to go on, or choose another --out")
     tokenizer = load_tokenizer(model)
@@ -68,7 +72,9 @@ def prune(
         return LabelledTexts(rows, columns, labels, tokenizer, max_length)
 
     network = load_classifier(model, labels)
-    program = compile(network, load_spec(spec), example_inputs(network, model))
+    program = compile(network, rules, example_inputs(network, model))
+    out.mkdir(parents=True, exist_ok=True)
+    spec_file.write_text(rules.model_dump_json(indent=1))
     arguments = transformers.TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
@@ -99,7 +105,7 @@ def prune(
         console.print(f"stopped at step {trainer.state.global_step}; the same command with --resume goes on")
         raise typer.Exit(INTERRUPTED)
     if evaluate:
-        console.print(f"accuracy {trainer.evaluate()['eval_accuracy']:.4f}", highlight=False)
+        console.print(f"accuracy {trainer.evaluate()['eval_accuracy']:.4f}")
     save_masks(program.masks(), out / "masks.safetensors")
     with console.status("compiling"):
         dense = program.shrink()
@@ -108,8 +114,8 @@ def prune(
     plain.save_pretrained(out / "masked")
     for directory in ("small", "masked"):
         tokenizer.save_pretrained(out / directory)
-    console.print(str(dense.report), highlight=False)
-    console.print(f"small model: {out / 'small'}", highlight=False)
+    console.print(str(dense.report))
+    console.print(f"small model: {out / 'small'}")
 
 
 def load_classifier(directory: Path, labels: list[str]) -> nn.Module:

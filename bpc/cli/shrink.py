@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.console import quiet_console
 from bpc.cli.errors import reports_errors
 
 
@@ -22,14 +23,12 @@ def shrink(
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference; default by dtype.")] = None,
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
-    from rich.console import Console
-
     import passes
     from bpc.cli.models import example_inputs, load_model, load_tokenizer
     from bpc.dense import DenseModel
     from bpc.masks.files import load_masks, multiply_masks
 
-    console = Console()
+    console = quiet_console()
     found = load_masks(masks) if masks is not None else {}
     with console.status("loading"):
         network = load_model(model)
@@ -44,5 +43,5 @@ def shrink(
     tokenizer = load_tokenizer(model)
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
-    console.print(str(result.report), highlight=False)
-    console.print(f"written to {out}", highlight=False)
+    console.print(str(result.report))
+    console.print(f"written to {out}")

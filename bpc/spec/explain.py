@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bpc.masks.plan import MaskPlan
@@ -27,11 +28,13 @@ def explain(spec: Spec, roles: Roles, plans: Sequence[MaskPlan], *, every_weight
     table = Table(
         title=f"spec {spec.name}: {len(plans)} of {len(roles)} linears masked, {share:.1f} % of {total:,} weights",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for heading in ("role", "weight" if every_weight else "weights"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("role", no_wrap=True)
+    table.add_column("weight" if every_weight else "weights", overflow="fold")
     for heading in ("heads", "out x in", "block", "blocks", "scores"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("bias", "group", "λ"):
         table.add_column(heading)
     for (weight, role_name, *rest), members in rows.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
-from bpc.compile import Program, compile
+from bpc.program import Program, compile
 
 Example = dict[str, Any]
 

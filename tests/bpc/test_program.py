@@ -16,7 +16,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from bpc.compile import Program, compile
+from bpc.program import Program, compile
 from bpc.spec import SpecError
 from passes.analysis.roles import find_roles
 from passes.pipeline import shrink

@@ -1,0 +1,226 @@
+"""The commands end to end on a tiny model: files, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from click.testing import Result
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+from typer.testing import CliRunner
+
+import bpc.train
+from bpc.cli import app
+from bpc.dense import load
+from bpc.masks.files import multiply_masks, save_masks
+
+
+def run(*arguments: Any) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def prune(model: Path, data: Path, out: Path, spec: Path, *more: Any) -> Result:
+    options = {"--model": model, "--data": data, "--out": out, "--spec": spec, "--epochs": 2, "--batch-size": 8}
+    return run("prune", *(part for option in options.items() for part in option), *more)
+
+
+def heads_masks(model: Path) -> dict[str, torch.Tensor]:
+    """The first layer's head 1 and FFN dims 10 to 39, gone."""
+    weights = load_file(model / "model.safetensors")
+    layer = "bert.encoder.layer.0"
+    masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items() if name.startswith(layer)}
+    masks = {name: mask for name, mask in masks.items() if "LayerNorm" not in name}
+    for part in ("query", "key", "value"):
+        for kind in ("weight", "bias"):
+            masks[f"{layer}.attention.self.{part}.{kind}"][8:16] = False
+    masks[f"{layer}.attention.output.dense.weight"][:, 8:16] = False
+    for kind in ("weight", "bias"):
+        masks[f"{layer}.intermediate.dense.{kind}"][10:40] = False
+    masks[f"{layer}.output.dense.weight"][:, 10:40] = False
+    return masks
+
+
+@pytest.mark.parametrize("command", [[], ["prune"], ["inspect"], ["shrink"], ["export"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import bpc.cli, sys; assert 'torch' not in sys.modules, 'torch'"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "bpc", "frobnicate"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "frobnicate" in done.stderr
+
+
+def test_inspect_shows_what_a_spec_matches(model_directory: Path) -> None:
+    result = run("inspect", "--model", model_directory, "--spec", "struct")
+    assert result.exit_code == 0
+    assert "12 of 14 linears masked" in result.output
+    assert "8 x 32" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--spec", "hybird"], "'hybird' is neither a preset nor"),
+        (["--spec", "missing.toml"], "cannot read the spec missing.toml"),
+    ],
+)
+def test_a_bad_spec_is_one_line_and_exit_code_1(model_directory: Path, arguments: list[str], message: str) -> None:
+    result = run("inspect", "--model", model_directory, *arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_model_says_what_a_model_directory_is(tmp_path: Path) -> None:
+    assert "is no directory" in run("inspect", "--model", tmp_path / "nope").output
+    result = run("inspect", "--model", tmp_path)
+    assert result.exit_code == 1
+    assert "has no config.json" in result.output
+
+
+def test_shrink_writes_a_model_that_computes_the_same(model_directory: Path, tmp_path: Path) -> None:
+    masks = heads_masks(model_directory)
+    save_masks(masks, tmp_path / "masks.safetensors")
+    result = run(
+        "shrink", "--model", model_directory, "--masks", tmp_path / "masks.safetensors", "--out", tmp_path / "s"
+    )
+    assert result.exit_code == 0, result.output
+    masked = AutoModelForSequenceClassification.from_pretrained(model_directory)
+    multiply_masks(masked, masks)
+    small: Any = load(tmp_path / "s").module
+    inputs = {"input_ids": torch.randint(4, 16, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
+    torch.testing.assert_close(small(**inputs).logits, masked.eval()(**inputs).logits, rtol=1e-5, atol=1e-6)
+    layer = small.bert.encoder.layer[0]
+    assert layer.intermediate.dense.out_features == 34
+    assert layer.attention.self.value.out_features == 24
+
+
+def test_inspect_with_masks_says_what_goes(model_directory: Path, tmp_path: Path) -> None:
+    save_masks(heads_masks(model_directory), tmp_path / "masks.safetensors")
+    result = run("inspect", "--model", model_directory, "--masks", tmp_path / "masks.safetensors")
+    assert result.exit_code == 0
+    assert "parameters" in result.output
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"nope.weight": torch.ones(2, dtype=torch.bool)}, "mask for 'nope.weight'"),
+        ({"classifier.weight": torch.ones(3, 3, dtype=torch.bool)}, "mask for 'classifier.weight' has shape (3, 3)"),
+        ({"classifier.weight": torch.full((2, 32), 0.5)}, "holds values other than 0 and 1"),
+    ],
+)
+def test_masks_that_do_not_fit_leave_nothing_behind(
+    model_directory: Path, tmp_path: Path, masks: dict[str, torch.Tensor], message: str
+) -> None:
+    save_file(masks, tmp_path / "masks.safetensors")
+    result = run(
+        "shrink", "--model", model_directory, "--masks", tmp_path / "masks.safetensors", "--out", tmp_path / "s"
+    )
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", "")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_pickle_is_not_read_as_masks(model_directory: Path, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "masks.safetensors")
+    result = run(
+        "shrink", "--model", model_directory, "--masks", tmp_path / "masks.safetensors", "--out", tmp_path / "s"
+    )
+    assert result.exit_code == 1
+    assert "is no safetensors file" in result.output.replace("\n", "")
+
+
+@pytest.mark.slow
+def test_export_writes_an_onnx_file_with_dynamic_axes(model_directory: Path, tmp_path: Path) -> None:
+    result = run("export", "--model", model_directory, "--out", tmp_path / "model.onnx")
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    ids = torch.randint(4, 16, (5, 11))
+    feeds = {i.name: (torch.ones_like(ids) if "mask" in i.name else ids).numpy() for i in session.get_inputs()}
+    model = AutoModelForSequenceClassification.from_pretrained(model_directory).eval()
+    expected = model(ids, attention_mask=torch.ones_like(ids)).logits
+    torch.testing.assert_close(torch.from_numpy(session.run(None, feeds)[0]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_prune_stops_on_ctrl_c_and_resumes_to_the_same_masks(
+    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prune(model_directory, texts, tmp_path / "whole", spec_file, "--eval", texts)
+    assert whole.exit_code == 0, whole.output
+    assert "accuracy" in whole.output
+    step = bpc.train.Trainer.training_step
+    calls = []
+
+    def interrupted_at_step_5(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(None)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(bpc.train.Trainer, "training_step", interrupted_at_step_5)
+    stopped = prune(model_directory, texts, tmp_path / "cut", spec_file)
+    assert stopped.exit_code == 130
+    assert "stopped at step 5" in stopped.output
+    again = prune(model_directory, texts, tmp_path / "cut", spec_file)
+    assert again.exit_code == 1
+    assert "add --resume" in again.output.replace("\n", " ")
+    resumed = prune(model_directory, texts, tmp_path / "cut", spec_file, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    masks, expected = (load_file(tmp_path / name / "masks.safetensors") for name in ("cut", "whole"))
+    assert masks.keys() == expected.keys()
+    assert any(not mask.all() for mask in expected.values())
+    assert all(torch.equal(masks[name], expected[name]) for name in masks)
+    small = load(tmp_path / "whole" / "small").module
+    assert sum(p.numel() for p in small.parameters()) < sum(
+        p.numel()
+        for p in AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole" / "masked").parameters()
+    )
+    assert json.loads((tmp_path / "whole" / "spec.json").read_text())["name"] == "struct (changed)"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.csv", "txt,label\na,b\n", "has no column 'text'; its columns: txt, label"),
+        ("d.csv", "text,label\n", "has no rows"),
+        ("d.csv", "text,label\n,x\n", "no row has all of text, label"),
+        ("d.jsonl", '{"text": "a", "label": 1}\n{oops\n', "line 2 is not JSON"),
+        ("d.xlsx", "", "data files are .csv, .tsv or .jsonl"),
+    ],
+)
+def test_bad_data_is_explained(
+    model_directory: Path, spec_file: Path, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    result = prune(model_directory, tmp_path / name, tmp_path / "out", spec_file)
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", "")
+
+
+def test_resume_without_a_checkpoint_is_refused(
+    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path
+) -> None:
+    result = prune(model_directory, texts, tmp_path / "out", spec_file, "--resume")
+    assert result.exit_code == 1
+    assert "holds no checkpoint" in result.output.replace("\n", "")
