@@ -1,6 +1,7 @@
 """Exact shrinking of traced transformers: analyses and rewrites on ``torch.fx`` graphs, for any masks from anywhere."""
 
-from passes.pipeline import MaskError, ShrinkResult, shrink
+from passes.masks import MaskError
+from passes.pipeline import ShrinkResult, shrink
 from passes.plan import Plan
 from passes.program import TraceError, trace
 from passes.verify import VerificationError

@@ -10,10 +10,12 @@ import torch
 from torch import fx
 
 from passes.base import Pass, PassManager
+from passes.masks import MaskSource, resolve_masks
 from passes.plan import Plan
-from passes.program import get_attribute, trace_info
+from passes.program import trace_info
 from passes.report import ShrinkReport, build_report
 from passes.rewrite.apply_masks import ApplyMasks
+from passes.rewrite.bake_weights import BakeWeights
 from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.retrace import Retrace
@@ -45,7 +47,7 @@ def shrink_passes(masks: Mapping[str, torch.Tensor], granularity: Granularity = 
 
 def shrink(
     graph_module: fx.GraphModule,
-    masks: Mapping[str, torch.Tensor] | None = None,
+    masks: MaskSource = None,
     *,
     verify: bool = True,
     tolerance: float | None = None,
@@ -56,7 +58,8 @@ def shrink(
     Parameters
     ----------
     graph_module: from `passes.trace`. Not modified.
-    masks: {parameter name: bool tensor of the parameter's shape, True = kept}; None reads the zeros in the weights.
+    masks: {parameter name: bool tensor of the parameter's shape, True = kept}, a file of them, block scores, or None,
+        which reads the zeros in the weights; see `passes.masks.resolve_masks`. Raises `passes.MaskError`.
     verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more than
         ``tolerance`` (relative to the outputs' scale; default by dtype, 1e-5 in float32, 1e-10 in float64).
     granularity: "dims" removes all that can go; "heads" and "units" cut attention less finely (see `ShrinkDims`), for
@@ -64,10 +67,12 @@ def shrink(
 
     Exactness is promised for attention rows that see at least one key.
     """
-    masks = check_masks(graph_module, masks or {})
-    masked = PassManager((ApplyMasks(masks),)).run(graph_module).graph_module
+    graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module  # weights computed from masks: numbers
+    masked = PassManager((ApplyMasks(resolve_masks(graph_module, masks)),)).run(graph_module).graph_module
     outcome = PassManager(shrink_passes({}, granularity)[1:]).run(masked)
     small = outcome.graph_module
+    if outcome.facts["replace-constants"]["constants"]:
+        small = _shrink_again(small, granularity)
     agreement = None
     if verify:
         agreement = verify_equivalent(masked, small, tolerance=tolerance or TOLERANCE[least_precise(graph_module)])
@@ -83,32 +88,13 @@ def shrink(
     return ShrinkResult(small, plan, report)
 
 
-class MaskError(ValueError):
-    """A mask does not fit the model; the message names the parameter."""
-
-
-def check_masks(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Masks under the names the graph uses, checked. Raises `MaskError`."""
-    aliases = trace_info(graph_module).aliases
-    used = {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}
-    checked: dict[str, torch.Tensor] = {}
-    for name, mask in masks.items():
-        canonical = aliases.get(name, name)
-        if canonical not in used:
-            known = ", ".join(sorted(used)[:5])
-            raise MaskError(f"mask for {name!r}: the traced model has no parameter of that name (it has {known}, …)")
-        if not isinstance(mask, torch.Tensor) or mask.dtype is not torch.bool:
-            kind = mask.dtype if isinstance(mask, torch.Tensor) else type(mask).__name__
-            raise MaskError(f"mask for {name!r} is {kind}; pass a bool tensor, True where the weight is kept")
-        shape = tuple(get_attribute(graph_module, canonical).shape)
-        if tuple(mask.shape) != shape:
-            raise MaskError(f"mask for {name!r} has shape {tuple(mask.shape)}; the parameter has {shape}")
-        if canonical in checked and not torch.equal(checked[canonical], mask):
-            raise MaskError(
-                f"mask for {name!r} disagrees with the mask of {canonical!r}, which is the same (tied) parameter"
-            )
-        checked[canonical] = mask
-    return checked
+def _shrink_again(graph_module: fx.GraphModule, granularity: Granularity) -> fx.GraphModule:
+    """Where a dead sublayer shared weights with live ones (fused q, k, v), its rows go from the graph as well."""
+    while True:
+        outcome = PassManager((FoldConstants(), ShrinkDims(granularity))).run(graph_module)
+        if not outcome.modified:
+            return graph_module
+        graph_module = PassManager((Retrace(), ReplaceConstants())).run(outcome.graph_module).graph_module
 
 
 def least_precise(graph_module: fx.GraphModule) -> torch.dtype:

@@ -1,0 +1,152 @@
+"""Masks from the block scores of a fine-pruned checkpoint.
+
+    S [rows / block rows, columns / block columns]  ->  m(S), each entry repeated over its block
+
+Reads state dicts in the manner of nn_pruning: next to a linear's ``weight`` lie one or two tensors ``mask_scores``,
+held by the linear itself or by context modules in a list (``mask_module.context_modules.0.mask_scores`` and the like).
+One 2-D tensor is a grid of blocks. 1-D tensors score rows (position 0 in the list) or columns (position 1); where both
+are there, a block's score is their product. Shared context modules appear under every linear that uses them.
+Binarizers: paper section 3; "sigmoid" is what the published checkpoints were trained with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from passes.masks.check import MaskError, hint
+from passes.masks.files import TensorFile
+
+SCORES = "mask_scores"
+AMPERE = "ampere_module"  # holds the scores of 2:4 patterns, which remove no dims
+Method = Literal["sigmoid", "threshold", "topk"]
+
+
+@dataclass(frozen=True)
+class BlockScores:
+    """Scores and how to turn them into masks.
+
+    Parameters
+    ----------
+    source: a file or directory (see `TensorFile`), or tensors by name. Tensors other than scores are ignored.
+    threshold: τ of 1(σ(S) > τ) or 1(S > τ); for "topk" the kept fraction. Usually the run's *final* threshold.
+    method: "sigmoid", "threshold" or "topk".
+    min_keep: at least about this fraction of a weight's blocks stays, the highest scores first, where a threshold
+        would prune more (the public implementation keeps half a percent; 0 switches it off).
+    bias: also mask the bias of rows that lost all their blocks.
+    """
+
+    source: str | Path | Mapping[str, torch.Tensor]
+    threshold: float
+    method: Method = "sigmoid"
+    min_keep: float = 0.005
+    bias: bool = True
+
+    def masks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+        """{parameter name: bool mask}. ``shapes``: {parameter name: shape} of the model. Raises `MaskError`."""
+        if self.method not in get_args(Method):
+            raise MaskError(f"method {self.method!r}: choose one of {', '.join(get_args(Method))}")
+        tensors = self.source if isinstance(self.source, Mapping) else TensorFile(self.source)
+        masks: dict[str, torch.Tensor] = {}
+        for weight, scores in _by_weight(tensors, shapes).items():
+            shape = shapes[weight]
+            kept = self._binarize(_block_grid(weight, shape, scores))
+            masks[weight] = _expand(kept, shape)
+            bias = weight.removesuffix("weight") + "bias"
+            if self.bias and bias in shapes:
+                masks[bias] = masks[weight].any(1)
+        if not masks:
+            raise MaskError(f"no tensor is named {SCORES}: these are no block scores")
+        return masks
+
+    def _binarize(self, scores: torch.Tensor) -> torch.Tensor:
+        if self.method == "topk":
+            count = int(self.threshold * scores.numel())
+            kept = torch.zeros(scores.numel(), dtype=torch.bool)
+            kept[scores.flatten().argsort(descending=True, stable=True)[:count]] = True
+            return kept.view(scores.shape)
+        kept = (scores.sigmoid() if self.method == "sigmoid" else scores) > self.threshold
+        least = int(self.min_keep * scores.numel()) + 1
+        if self.min_keep > 0 and int(kept.sum()) < least:
+            cut = scores.flatten().kthvalue(max(scores.numel() - least, 1)).values
+            kept = scores > cut
+        return kept
+
+
+def has_scores(names: Mapping[str, object]) -> bool:
+    return any(name.rpartition(".")[2] == SCORES for name in names)
+
+
+def from_run_directory(source: str | Path) -> BlockScores | None:
+    """The options that nn_pruning writes beside a checkpoint (``sparse_args.json``); None where there are none."""
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    file = folder / "sparse_args.json"
+    if not file.exists():
+        return None
+    options = json.loads(file.read_text())
+    methods = {options.get(f"{part}_pruning_method", "disabled").split(":")[0] for part in ("attention", "dense")}
+    methods.discard("disabled")
+    known: dict[str, Method] = {"sigmoied_threshold": "sigmoid", "threshold": "threshold", "topK": "topk"}
+    if len(methods) != 1 or next(iter(methods)) not in known or "final_threshold" not in options:
+        raise MaskError(f"{file}: cannot tell one binarizer from it ({sorted(methods)}); pass passes.masks.BlockScores")
+    return BlockScores(
+        source,
+        threshold=float(options["final_threshold"]),
+        method=known[next(iter(methods))],
+        min_keep=float(options.get("linear_min_parameters", 0.005)),
+        bias=bool(options.get("bias_mask", False)),
+    )
+
+
+def _by_weight(
+    tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, dict[int, torch.Tensor]]:
+    """{weight: {position in its list of context modules: scores}}."""
+    found: dict[str, dict[int, torch.Tensor]] = {}
+    for name in tensors:
+        *path, leaf = name.split(".")
+        if leaf != SCORES:
+            continue
+        owners = (".".join(path[:n]) for n in range(len(path), 0, -1))
+        owner = next((o for o in owners if f"{o}.weight" in shapes), None)
+        if owner is None:
+            raise MaskError(f"{name!r}: the traced model has no weight these scores lie beside{hint(name, shapes)}")
+        weight = f"{owner}.weight"
+        inner = path[owner.count(".") + 1 :]
+        scores = tensors[name].detach().float()
+        if bool(torch.isnan(scores).any()):
+            raise MaskError(f"{name!r} holds NaN scores: the run that wrote them diverged")
+        position = next((int(part) for part in reversed(inner) if part.isdigit()), 0)
+        if AMPERE in inner or position in found.get(weight, {}):
+            raise MaskError(f"{name!r}: {weight!r} has a 2:4 pattern or several scores in one place; they are not read")
+        found.setdefault(weight, {})[position] = scores
+    return found
+
+
+def _block_grid(weight: str, shape: tuple[int, ...], scores: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """One score per block. Raises `MaskError` for scores that do not divide the weight."""
+    if len(shape) != 2:
+        raise MaskError(f"{weight!r} has shape {shape}; block scores mask matrices only")
+    kinds = {t.dim() for t in scores.values()}
+    if kinds == {2} and len(scores) == 1:
+        grid = next(iter(scores.values()))
+    elif kinds == {1} and set(scores) <= {0, 1}:
+        rows, columns = (scores.get(i, torch.ones(shape[i])) for i in (0, 1))
+        grid = rows[:, None] * columns
+    else:
+        given = ", ".join(f"{i}: {tuple(t.shape)}" for i, t in sorted(scores.items()))
+        raise MaskError(f"{weight!r} has scores of shapes {given}; expected one grid, or row and column scores")
+    if grid.numel() == 0 or shape[0] % grid.shape[0] or shape[1] % grid.shape[1]:
+        raise MaskError(f"{weight!r} of shape {shape} does not divide into a grid of {tuple(grid.shape)} blocks")
+    return grid
+
+
+def _expand(kept: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """(grid) -> (rows, columns), each entry over its block."""
+    high, wide = shape[0] // kept.shape[0], shape[1] // kept.shape[1]
+    return kept.repeat_interleave(high, 0).repeat_interleave(wide, 1)
