@@ -84,6 +84,8 @@ def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True)
         for module, training in modes.items():
             module.training = training
     graph_module = _prepare(exported, model)
+    if dynamic:
+        dynamic_shapes = _dynamic_shapes(model, args, kwargs, _dynamic_dims(graph_module, args, kwargs))
     graph_module.meta[_META_KEY] = TraceInfo(args, kwargs, dynamic_shapes, _aliases(graph_module, model))
     return graph_module
 
@@ -150,9 +152,29 @@ def _repeat(leaf: Any, dim: int, count: int = 2) -> Any:
     return torch.cat([leaf] * count, dim)
 
 
-def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _dynamic_dims(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, list[int]]:
+    """{id of an example tensor: its dims that the trace left dynamic}.
+
+    The model's own checks (an image size, say) fixed the others and are gone from the graph: a second export must not
+    make them dynamic again.
+    """
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    values = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
+    fakes = [value for value in values if isinstance(value, torch.Tensor)]
+    return {
+        id(tensor): [d for d, s in enumerate(fake.shape) if isinstance(s, torch.SymInt) and not s.node.expr.is_number]
+        for tensor, fake in zip(tensors, fakes, strict=True)
+    }
+
+
+def _dynamic_shapes(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Mapping[int, list[int]] | None = None
+) -> dict[str, Any]:
     def spec_of(leaf: Any) -> Any:
-        return dict.fromkeys(range(leaf.dim()), Dim.AUTO) if isinstance(leaf, torch.Tensor) else None
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        dynamic = range(leaf.dim()) if dims is None else dims[id(leaf)]
+        return {d: Dim.AUTO if d in dynamic else Dim.STATIC for d in range(leaf.dim())}
 
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
     return {name: pytree.tree_map(spec_of, value) for name, value in bound.arguments.items()}
@@ -162,6 +184,8 @@ def _dynamic_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _export(model: nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
+    # Aliases: torch.export marks the tensors it is given as dynamic, and a later export would find the marks.
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach(), (args, kwargs))
     try:
         with torch.no_grad():
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
