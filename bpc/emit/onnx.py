@@ -1,0 +1,148 @@
+"""ONNX files of small graphs, written in the form that is fastest for their target.
+
+`export_onnx` is ``torch.onnx.export`` of the graph, then a short list of graph passes (`bpc.emit.recipe`), then a check
+against torch on ONNX Runtime. The file is fast in a plain ``onnxruntime.InferenceSession(path)``: nothing depends on
+session options.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+import torch
+from torch import fx
+
+from bpc.emit import recipe as recipes
+from bpc.emit.axes import DynamicAxes, dynamic_axes, input_names, name_axes, output_names
+from bpc.emit.check import TOLERANCE, FileAgreement, check_file
+from bpc.emit.recipe import Recipe, Target, default_recipe
+from bpc.emit.storage import Staging, write
+from passes.program import exported_program, trace_info
+
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+
+# 23 brings Attention and RMSNormalization; ONNX Runtime 1.23 (our lowest) runs it.
+OPSET = 23
+
+# Metadata keys of a written file.
+RECIPE_KEY, DTYPE_KEY = "bpc.recipe", "bpc.dtype"
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What `export_onnx` wrote: the file, the recipe that made it, and how it compares with the graph."""
+
+    path: Path
+    recipe: Recipe
+    dtype: str
+    passes: tuple[str, ...]  # those that changed something
+    agreement: FileAgreement | None  # None where check=False
+    axes: Mapping[str, int]  # names of the dynamic axes, with the example's sizes
+    seconds: float
+
+
+def export_onnx(
+    source: Any,
+    path: str | os.PathLike[str],
+    target: Target = "cpu",
+    dtype: Dtype = "float32",
+    *,
+    recipe: Recipe | None = None,
+    check: bool = True,
+    opset: int = OPSET,
+) -> OnnxExport:
+    """Write ``source`` as an ONNX file at ``path``.
+
+    Parameters
+    ----------
+    source: a traced graph (`passes.trace`, `passes.shrink`), or anything with a ``.graph_module`` that is one
+        (`bpc.DenseModel`, `passes.ShrinkResult`). The dense model's own trace gives the baseline file.
+    path: the ``.onnx`` file. Written beside the destination, checked, then moved in place; over 1.9 GB of weights
+        go to ``<path>.data``.
+    target: ONNX Runtime's CPU or CUDA provider.
+    recipe: the forms to use, e.g. read from another file with `read_recipe`; None: the shipped default of the target.
+    check: compare the file with the graph on ONNX Runtime (example, other batch sizes and lengths, batch 1).
+    opset: 20 or later. The attention forms need 23; below, attention is exported written out.
+
+    Raises `bpc.emit.check.ExportError` if the file disagrees with the graph, ValueError for unusable arguments.
+    """
+    start = time.perf_counter()
+    if opset < 20:
+        raise ValueError(f"opset={opset}: bpc writes opset 20 and later (Gelu is an operator from there on)")
+    if dtype not in TOLERANCE:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(TOLERANCE)}")
+    graph = graph_of(source)
+    recipe = recipe or default_recipe(target)
+    program = exported_program(graph)
+    axes = dynamic_axes(graph, program)
+    model = to_onnx(graph, program, axes, opset)
+    changed = recipes.apply(recipe, model)
+    _describe(model, recipe, dtype)
+    with Staging(path) as staging:
+        staged = write(model, staging.directory, staging.destination.name)
+        agreement = check_file(staged, graph, axes, tolerance=TOLERANCE[dtype]) if check else None
+        staging.commit(staged)
+    seconds = time.perf_counter() - start
+    return OnnxExport(Path(path), recipe, dtype, tuple(changed), agreement, axes.example, seconds)
+
+
+def graph_of(source: Any) -> fx.GraphModule:
+    """The traced graph behind ``source``. Raises TypeError where there is none."""
+    graph = source if isinstance(source, fx.GraphModule) else getattr(source, "graph_module", None)
+    if not isinstance(graph, fx.GraphModule):
+        raise TypeError(
+            f"cannot export a {type(source).__name__}: pass a graph from passes.trace(model, inputs), the result of "
+            "passes.shrink, or a bpc.DenseModel"
+        )
+    trace_info(graph)  # raises for graphs of other origin
+    return graph
+
+
+def to_onnx(
+    graph: fx.GraphModule, program: torch.export.ExportedProgram, axes: DynamicAxes, opset: int = OPSET
+) -> ir.Model:
+    """``torch.onnx.export`` of ``program``, with readable names for inputs, outputs and dynamic axes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own use of a deprecated class
+        exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+    assert exported is not None
+    model = exported.model
+    names = input_names(graph)
+    if len(model.graph.inputs) == len(names):
+        _rename(model, model.graph.inputs, names)
+    fields = output_names(program)
+    if fields is not None and len(fields) == len(model.graph.outputs):
+        _rename(model, model.graph.outputs, fields)
+    name_axes(model, axes)
+    return model
+
+
+def _rename(model: ir.Model, values: Sequence[ir.Value], names: Sequence[str]) -> None:
+    """Give ``values`` their names; another value of the graph that has one of them yields it."""
+    wanted = set(names)
+    for node in model.graph:
+        for output in node.outputs:
+            if output.name in wanted:
+                output.name = f"{output.name}_inner"
+    for value, name in zip(values, names, strict=True):
+        value.name = name
+
+
+def _describe(model: ir.Model, recipe: Recipe, dtype: str) -> None:
+    model.metadata_props[RECIPE_KEY] = recipe.to_json()
+    model.metadata_props[DTYPE_KEY] = dtype
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """The recipe a file was written with. Raises ValueError for files `export_onnx` did not write."""
+    text = ir.load(path).metadata_props.get(RECIPE_KEY)
+    if text is None:
+        raise ValueError(f"{path} carries no recipe ({RECIPE_KEY}); it was not written by bpc")
+    return Recipe.from_json(text)

@@ -1,0 +1,105 @@
+"""Recipes: which form of each part of the graph a target gets, and the list of graph passes that makes it.
+
+A recipe is data: it is stored in the file (metadata key ``bpc.recipe``), printed, compared and handed back to
+`export_onnx` to repeat an export elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
+
+import onnx_ir as ir
+from onnx_ir.passes import InPlacePass
+
+from bpc.emit.attention import AttentionOnRows, MultiHeadAttention, PackedAttention
+from bpc.emit.linear import MergeSiblings
+from bpc.emit.norms import ResidualAsSum
+from bpc.emit.rows import FlattenRows
+
+Target = Literal["cpu", "cuda"]
+Attention = Literal["exported", "rows", "multi-head", "packed"]
+Projections = Literal["separate", "merged"]
+Residual = Literal["add", "sum"]
+Rows = Literal["batched", "flat"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One form for each part of the graph. The defaults of each target are in `default_recipe`."""
+
+    attention: Attention = "exported"
+    projections: Projections = "separate"
+    residual: Residual = "add"
+    rows: Rows = "batched"
+
+    def __post_init__(self) -> None:
+        for part, choices in CHOICES.items():
+            if getattr(self, part) not in choices:
+                raise ValueError(f"recipe: {part}={getattr(self, part)!r} is not one of {', '.join(choices)}")
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe `to_json` wrote. Raises ValueError for unknown parts or forms."""
+        data = json.loads(text)
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"recipe: unknown part {', '.join(sorted(unknown))}; known: {', '.join(CHOICES)}")
+        return cls(**data)
+
+    def variants(self, part: str) -> list[Recipe]:
+        """This recipe with every form of ``part``, itself first."""
+        others = [c for c in CHOICES[part] if c != getattr(self, part)]
+        return [self, *(Recipe(**{**asdict(self), part: choice}) for choice in others)]
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "attention": get_args(Attention),
+    "projections": get_args(Projections),
+    "residual": get_args(Residual),
+    "rows": get_args(Rows),
+}
+
+# Nothing changed: what plain torch.onnx.export writes. The baseline of the benchmarks.
+PLAIN = Recipe()
+
+
+def default_recipe(target: Target) -> Recipe:
+    """The recipe measured best for a target (docs/benchmarks.md has the measurements)."""
+    if target == "cuda":
+        # The CUDA provider's fused kernels (flash attention, skip norms) are the fast ones there.
+        return Recipe(attention="multi-head", projections="merged", residual="add", rows="batched")
+    return Recipe(attention="rows", projections="separate", residual="sum", rows="batched")
+
+
+def pipeline(recipe: Recipe) -> tuple[InPlacePass, ...]:
+    """The graph passes of a recipe, in order. Each pass leaves alone what it does not recognise."""
+    steps: tuple[tuple[bool, InPlacePass], ...] = (
+        # Before the attention is rewritten: packing reads the projections itself.
+        (recipe.attention == "packed", PackedAttention()),
+        # One product for Q, K and V instead of three: fewer, larger kernels; pays where kernels are small.
+        (recipe.projections == "merged", MergeSiblings()),
+        # Four transposes of the whole activation per layer disappear into the attention kernel.
+        (recipe.attention == "rows", AttentionOnRows()),
+        (recipe.attention == "multi-head", MultiHeadAttention()),
+        # Keeps ONNX Runtime's SkipLayerNormalization (slow on CPU) from being fused.
+        (recipe.residual == "sum", ResidualAsSum()),
+        # Last, once the attention reads and writes (B, S, C): everything between two attentions becomes 2-D.
+        (recipe.rows == "flat", FlattenRows()),
+    )
+    return tuple(step for wanted, step in steps if wanted)
+
+
+def apply(recipe: Recipe, model: ir.Model) -> list[str]:
+    """Run a recipe's passes on ``model`` in place; the names of those that changed something."""
+    changed = []
+    for step in pipeline(recipe):
+        if step(model).modified:
+            changed.append(type(step).__name__)
+    model.graph.sort()
+    return changed

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from bpc.emit.recipe import CHOICES, PLAIN, Recipe, apply, pipeline
+
+
+@pytest.fixture
+def model(exported: ir.Model) -> ir.Model:
+    return exported.clone()
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    return Counter(f"{n.domain}.{n.op_type}".lstrip(".") for n in model.graph)
+
+
+ALL = [Recipe(*forms) for forms in product(*CHOICES.values())]
+
+
+def logits(model: ir.Model, batch: int, length: int) -> np.ndarray:
+    generator = np.random.default_rng(batch)
+    ids = generator.integers(1, 50, (batch, length))
+    mask = (np.arange(length) <= generator.integers(1, length, (batch, 1))).astype(np.int64)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+
+@pytest.mark.parametrize("recipe", [r for r in ALL if r != PLAIN], ids=lambda r: "-".join(vars(r).values()))
+def test_every_recipe_computes_the_same_and_is_idempotent(recipe: Recipe, model: ir.Model, exported: ir.Model) -> None:
+    assert len(apply(recipe, model)) == len(pipeline(recipe)) - (
+        recipe.attention == "packed" and recipe.projections == "merged"  # nothing left to merge
+    )
+    for batch, length in ((1, 9), (3, 4)):
+        expected = logits(exported, batch, length)
+        assert np.abs(expected).max() > 0.5
+        np.testing.assert_allclose(logits(model, batch, length), expected, atol=2e-5)
+    before = operators(model)
+    assert apply(recipe, model) == []
+    assert operators(model) == before
+
+
+def test_default_forms(model: ir.Model) -> None:
+    before = operators(model)
+    assert apply(Recipe(attention="rows", residual="sum"), model) == ["AttentionOnRows", "ResidualAsSum"]
+    after = operators(model)
+    assert (before["Transpose"], after["Transpose"]) == (8, 0)
+    assert (after["Attention"], after["Sum"]) == (2, 5)  # two layers: two attentions; 2 residuals each + embeddings
+    assert all(n.inputs[0].shape.rank() == 3 for n in model.graph if n.op_type == "Attention")
+
+
+def test_packing_takes_the_projections(model: ir.Model) -> None:
+    before = operators(model)
+    apply(Recipe(attention="packed"), model)
+    assert operators(model)["com.microsoft.Attention"] == 2
+    assert operators(model)["MatMul"] == before["MatMul"] - 6
+
+
+def test_flat_rows_leave_no_batched_linear(model: ir.Model) -> None:
+    apply(Recipe(attention="rows", rows="flat"), model)
+    for node in model.graph:
+        if node.op_type in ("MatMul", "LayerNormalization", "Gelu"):
+            assert len(node.outputs[0].shape) == 2
+    assert operators(model)["Reshape"] < 20
+
+
+def test_unknown_form_is_named() -> None:
+    with pytest.raises(ValueError, match="attention='fast' is not one of exported, rows"):
+        Recipe(attention="fast")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown part colour"):
+        Recipe.from_json('{"colour": "red"}')
