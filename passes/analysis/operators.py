@@ -84,6 +84,11 @@ REDUCTIONS = frozenset(
     }
 )
 
+# Picks entries of its first input by the others; a view where those are constant.
+LOOKUPS = frozenset({aten.index.Tensor, aten.index_select.default})
+
+CONVOLUTIONS = frozenset({aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.convolution.default})
+
 SUMS = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.rsub.Tensor, aten.add.Scalar, aten.sub.Scalar})
 PRODUCTS = frozenset({aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.neg.default})
 

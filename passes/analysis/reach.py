@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from passes.analysis.operators import (
+    LOOKUPS,
     PRODUCTS,
     SUMS,
     holds_tensor,
@@ -67,6 +68,8 @@ def reach(graph: fx.Graph, linears: Container[fx.Node], *, through_norms: bool) 
             found[node] = found[tensor_inputs(node)[0]]
         elif is_view(node) or (through_norms and is_reduction(node)):
             found[node] = _union(inputs)
+        elif node.target in LOOKUPS and all(r.constant for r in inputs[1:]):
+            found[node] = inputs[0]
         elif is_pointwise(node):
             found[node] = _pointwise(node, inputs)
         else:

@@ -12,6 +12,7 @@ from torch import fx
 
 from passes.analysis.blocks import Block
 from passes.analysis.operators import (
+    CONVOLUTIONS,
     SUMS,
     ancestors,
     descendants,
@@ -37,8 +38,9 @@ def find_stacks(
             continue
         queried = [uses[node].input for node in block.parts["query"]]
         attended = [uses[node].input for node in block.parts["key"]]
-        if _streams(queried, sources, uses) & _streams(attended, sources, uses):
-            continue
+        streams = _streams(queried, sources, uses)
+        if not streams or streams & _streams(attended, sources, uses):
+            continue  # learned queries (attention pooling), or self-attention
         behind_keys = ancestors(attended)
         encoder |= behind_keys
         decoder |= (ancestors(queried) - behind_keys) | set(block.parts["query"]) | descendants(block.parts["query"])
@@ -49,10 +51,17 @@ def find_stacks(
     }
 
 
+def _looks_through(node: fx.Node) -> bool:
+    if is_view(node) or is_norm(node) or is_reduction(node) or node.target in CONVOLUTIONS:
+        return True
+    return is_pointwise(node) and node.target not in SUMS
+
+
 def _streams(
     nodes: Iterable[fx.Node], sources: Mapping[fx.Node, Reach], uses: Mapping[fx.Node, WeightUse]
 ) -> set[fx.Node]:
-    """The nearest residual sums, embeddings and the like behind ``nodes``, through norms, linears and views."""
+    """The nearest residual sums, embeddings and the like behind ``nodes``, through norms, linears, convs
+    and views. Empty where ``nodes`` depend on parameters only."""
     found: set[fx.Node] = set()
     seen = set(nodes)
     stack = list(seen)
@@ -60,7 +69,9 @@ def _streams(
         node = stack.pop()
         if node in uses:
             inputs = [uses[node].input]
-        elif is_view(node) or is_norm(node) or is_reduction(node) or (is_pointwise(node) and node.target not in SUMS):
+        elif sources[node].constant:
+            continue
+        elif _looks_through(node):
             inputs = [n for n in tensor_inputs(node) if not sources[n].constant]
         elif node.target in SUMS:
             inputs = [n for n in tensor_inputs(node) if not sources[n].constant]

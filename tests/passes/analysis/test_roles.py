@@ -115,6 +115,29 @@ FAMILIES: dict[str, tuple[type, type, dict[str, Any], Any, dict[str, int]]] = {
         ids,
         each(2, "attention.qkv", "attention.output", *FFN),
     ),
+    "falcon": (
+        hf.FalconModel,
+        hf.FalconConfig,
+        {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "use_cache": False},
+        ids,
+        each(2, "attention.qkv", "attention.output", *FFN),
+    ),
+    "clip": (
+        hf.CLIPVisionModel,
+        hf.CLIPVisionConfig,
+        VISION,
+        image,
+        each(2, *SEPARATE, *FFN),
+    ),
+    "siglip": (  # the pooling head attends with a learned query
+        hf.SiglipVisionModel,
+        hf.SiglipVisionConfig,
+        VISION,
+        image,
+        each(2, "attention.query", "attention.key", "attention.value")
+        | {"attention.qkv": 1}
+        | each(3, "attention.output", *FFN),
+    ),
     "llama": (hf.LlamaForCausalLM, hf.LlamaConfig, CAUSAL, ids, each(2, *SEPARATE, *GATED) | {"other": 1}),
     "qwen3": (hf.Qwen3Model, hf.Qwen3Config, CAUSAL | {"head_dim": 8}, ids, each(2, *SEPARATE, *GATED)),
     "gemma2": (hf.Gemma2Model, hf.Gemma2Config, CAUSAL | {"head_dim": 8}, ids, each(2, *SEPARATE, *GATED)),
@@ -195,8 +218,25 @@ def test_cross_attention_tells_decoder_from_encoder(family: str) -> None:
     assert all(side == ("decoder" if ".decoder" in f".{weight}" else "encoder") for weight, side in sides.items())
 
 
-def test_without_cross_attention_there_are_no_sides() -> None:
-    assert {r.stack for r in roles_of("llama")} == {None}
+@pytest.mark.parametrize("family", ["llama", "siglip"])
+def test_without_cross_attention_there_are_no_sides(family: str) -> None:
+    assert {r.stack for r in roles_of(family)} == {None}
+
+
+def test_keys_behind_a_convolution_are_still_self_attention() -> None:
+    class Reduced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
+            self.reduce = nn.Conv1d(8, 8, 2, stride=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            short = self.reduce(x.transpose(1, 2)).transpose(1, 2)
+            mixed = nn.functional.scaled_dot_product_attention(self.q(x), self.k(short), self.v(short))
+            return x + self.out(mixed)
+
+    roles = find_roles(trace(Reduced(), torch.randn(2, 6, 8), dynamic=False))
+    assert [(r.role, r.stack) for r in roles] == [(f"attention.{p}", None) for p in ("query", "key", "value", "output")]
 
 
 def test_fused_gates_are_two_stretches() -> None:
