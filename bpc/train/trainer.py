@@ -16,11 +16,14 @@ from bpc.train.progress import PruningProgress
 from bpc.train.scores import score_learning_rate, score_parameters
 
 if TYPE_CHECKING:
-    from bpc.compile import Program
+    from bpc.program import Program
 
 logger = logging.getLogger(__name__)
 
 TEACHER_COLUMN = "teacher_logits"
+
+# What accelerate sets on a model it wraps in autocast. Its own unwrapping takes the forward's decorators off as well.
+_WRAPPED = ("forward", "_original_forward")
 
 
 class Trainer(transformers.Trainer):
@@ -37,6 +40,7 @@ class Trainer(transformers.Trainer):
             replaces it; see `bpc.train.teacher_logits`.
         score_learning_rate: None takes the spec's, or else one that fits the number of steps (and logs which).
         distillation_weight, temperature: None takes the spec's.
+        title: shown before the progress bar.
         args, model, train_dataset, …: as for `transformers.Trainer`.
     """
 
@@ -48,6 +52,7 @@ class Trainer(transformers.Trainer):
         score_learning_rate: float | None = None,
         distillation_weight: float | None = None,
         temperature: float | None = None,
+        title: str | None = None,
         **kwargs: Any,
     ) -> None:
         if program is not None:
@@ -64,7 +69,7 @@ class Trainer(transformers.Trainer):
         self.distillation_weight = _first(distillation_weight, spec.distillation.weight if spec else 0.9)
         self.temperature = _first(temperature, spec.distillation.temperature if spec else 2.0)
         super().__init__(**kwargs)
-        self._progress_bar = PruningProgress(self.mask_set, title="pruning" if program is not None else "training")
+        self._progress_bar = PruningProgress(self.mask_set, title or ("pruning" if program is not None else "training"))
         if not self.args.disable_tqdm:
             self.remove_callback(transformers.trainer_callback.ProgressCallback)
             self.add_callback(self._progress_bar)
@@ -171,11 +176,20 @@ class Trainer(transformers.Trainer):
         super().log(logs, *args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `transformers.Trainer.train`; a run that got to its last step leaves the masks at progress 1."""
+        """As `transformers.Trainer.train`; a run that got to its last step leaves the masks at progress 1.
+
+        The model gets its own forward back: accelerate's autocast around it would make every later use bfloat16, and
+        cannot be traced.
+        """
+        attributes = self.model.__dict__
+        before = {name: attributes[name] for name in _WRAPPED if name in attributes}
         try:
             result = super().train(*args, **kwargs)
         finally:
             self._progress_bar.close()
+            for name in _WRAPPED:
+                attributes.pop(name, None)
+            attributes.update(before)
         if self.mask_set is not None and self.state.global_step >= self.state.max_steps:
             self.mask_set.set_progress(1.0)  # the last step ran at progress (T − 1)/T
         return result

@@ -10,7 +10,7 @@ import torch
 from transformers import BertForSequenceClassification, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
-from bpc.compile import Program
+from bpc.program import Program
 from bpc.train import Trainer, distillation_loss, score_learning_rate, score_parameters, weight_parameters
 
 Make = Callable[..., Any]
@@ -163,6 +163,23 @@ def test_a_plain_model_is_distilled_without_a_program(
 
 def _program_stub(make_model: Callable[..., BertForSequenceClassification]) -> Program:
     return Program.__new__(Program)
+
+
+def test_mixed_precision_ends_with_the_training(
+    make_program: Make, arguments: Make, dataset: list[dict[str, Any]]
+) -> None:
+    program = make_program()
+    inputs = torch.tensor([e["input_ids"] for e in dataset])
+    trainer = Trainer(program=program, args=arguments(max_steps=2, bf16=True), train_dataset=dataset)
+    trainer.train()
+    model = program.module.eval()
+    assert "forward" not in model.__dict__
+    seen = []
+    hook = model.bert.encoder.layer[0].intermediate.dense.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    model(input_ids=inputs)
+    hook.remove()
+    assert seen == [torch.float32]
+    trainer.train()  # and can begin again
 
 
 def test_hand_written_loop(make_program: Make, dataset: list[dict[str, Any]]) -> None:
