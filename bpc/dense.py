@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import fx, nn
 
@@ -187,7 +188,7 @@ def load(path: str | Path) -> DenseModel:
         args, kwargs = _read_example(content["example"], directory / EXAMPLE_FILE)
     except FileNotFoundError as error:
         raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
     module = _build(directory, plan)
 
@@ -209,7 +210,7 @@ def _build(directory: Path, plan: Plan) -> nn.Module:
     try:
         module = plan.apply_to(architecture(config))
         load_model(module, str(directory / WEIGHTS_FILE))
-    except (ModuleViewError, RuntimeError, FileNotFoundError) as error:
+    except (ModuleViewError, RuntimeError, FileNotFoundError, SafetensorError) as error:
         raise LoadError(f"{directory}: the weights do not fit the plan: {error}") from error
     return module.eval()
 

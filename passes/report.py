@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import fx
+from torch import fx, nn
 
 from passes.analysis.coupling import Coupling
 from passes.analysis.transfer import unknown_operators
@@ -47,7 +47,7 @@ def build_report(
     pinned = {}
     for name in dict.fromkeys(str(n.target) for n in masked.graph.nodes if n.op == "get_attr"):
         weight = get_attribute(masked, name)
-        if weight.dim() != 2:
+        if weight.dim() != 2 or not isinstance(weight, nn.Parameter):
             continue
         for dim in range(2):
             found = Axis(f"@{name}", dim)

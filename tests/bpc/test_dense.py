@@ -1,0 +1,145 @@
+"""The dense model's two views, and its directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
+
+import bpc
+import passes
+from bpc.dense import PLAN_FILE, DenseModel, LoadError, is_dense_directory, load
+
+TINY = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
+IDS = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+
+
+def _spread(model: nn.Module) -> None:
+    """Weights and biases large enough that every part moves the output."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture(scope="module")
+def bert() -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=2, **TINY)).eval()
+    _spread(model)
+    with torch.no_grad():
+        for layer, heads, dims in ((0, (1, 3), 30), (1, (0, 1, 2, 3), 48)):  # layer 1 dies altogether
+            block = model.bert.encoder.layer[layer]
+            for head in heads:
+                rows = slice(8 * head, 8 * head + 8)
+                block.attention.self.value.weight[rows] = 0  # a dead head with a bias: folded, not dropped
+            block.intermediate.dense.weight[:dims] = 0
+    return model
+
+
+@pytest.fixture(scope="module")
+def dense(bert: BertForSequenceClassification) -> DenseModel:
+    graph = passes.trace(bert, {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})
+    return DenseModel.from_shrink(passes.shrink(graph), bert)
+
+
+def test_both_views_compute_what_the_masked_model_does(dense: DenseModel, bert: BertForSequenceClassification) -> None:
+    mask = torch.ones_like(IDS)
+    mask[1, 4:] = 0
+    with torch.no_grad():
+        expected = bert(IDS, attention_mask=mask).logits
+        for view in (dense.graph_module, dense.module):
+            torch.testing.assert_close(view(input_ids=IDS, attention_mask=mask).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_views_have_the_sizes_the_theory_says(dense: DenseModel) -> None:
+    first, second = dense.module.bert.encoder.layer
+    assert first.attention.self.query.out_features == 2 * 8
+    assert first.attention.self.value.out_features == 2 * 8
+    assert first.intermediate.dense.out_features == 18
+    assert second.attention.self.value.out_features == 1  # one zero head of one dim, for the forward
+    names = {str(n.target) for n in dense.graph_module.graph.nodes if n.op == "get_attr"}
+    assert not any("layer.1.attention.self" in n or "layer.1.intermediate" in n for n in names)
+    attention = [n for n in dense.graph_module.graph.nodes if "scaled_dot_product" in n.name]
+    assert len(attention) == 1
+
+
+def test_the_module_trains(dense: DenseModel) -> None:
+    output = dense.module(input_ids=IDS, labels=torch.tensor([0, 1]))
+    output.loss.backward()
+    weight = dense.module.bert.encoder.layer[0].attention.self.query.weight
+    assert weight.grad is not None
+    assert bool(weight.grad.abs().sum() > 0)
+
+
+def test_the_original_is_untouched(dense: DenseModel, bert: BertForSequenceClassification) -> None:
+    assert dense.module is not bert
+    assert bert.bert.encoder.layer[0].attention.self.query.out_features == 32
+    assert bert.bert.encoder.layer[0].attention.self.query.weight.shape == (32, 32)
+
+
+def test_a_directory_loads_again(dense: DenseModel, tmp_path: Path) -> None:
+    dense.save_pretrained(tmp_path / "small")
+    assert is_dense_directory(tmp_path / "small")
+    again = bpc.load(tmp_path / "small")
+    with torch.no_grad():
+        expected = dense.module(input_ids=IDS).logits
+        assert torch.equal(again.module(input_ids=IDS).logits, expected)
+        whole = again(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
+    torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-5)
+    assert list(tmp_path.iterdir()) == [tmp_path / "small"]  # nothing left over
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "version", "weights"])
+def test_a_broken_directory_is_refused_with_the_file_named(dense: DenseModel, tmp_path: Path, damage: str) -> None:
+    directory = tmp_path / "small"
+    dense.save_pretrained(directory)
+    plan = directory / PLAN_FILE
+    if damage == "missing":
+        plan.unlink()
+    elif damage == "truncated":
+        plan.write_text(plan.read_text()[:100])
+    elif damage == "version":
+        plan.write_text(json.dumps({**json.loads(plan.read_text()), "format": 99}))
+    else:
+        (directory / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(LoadError, match=r"bpc\.json|small"):
+        load(directory)
+
+
+def test_a_model_without_config_says_what_to_do(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
+    with torch.no_grad():
+        model[0].weight[:5] = 0
+    graph = passes.trace(model, torch.randn(3, 8))
+    dense = DenseModel.from_shrink(passes.shrink(graph), model)
+    assert dense.module[0].out_features == 11
+    with pytest.raises(TypeError, match="no transformers config"):
+        dense.save_pretrained(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_one_head_count_for_all_layers_falls_back_to_a_coarser_module() -> None:
+    """T5 computes its position bias once, with the first layer's head count: heads must stay, FFN dims go."""
+    config = T5Config(num_layers=2, num_decoder_layers=1, d_model=32, d_kv=8, d_ff=40, num_heads=4, vocab_size=60)
+    model = T5ForConditionalGeneration(config).eval()
+    _spread(model)
+    with torch.no_grad():
+        model.encoder.block[0].layer[0].SelfAttention.v.weight[:8] = 0
+        model.encoder.block[1].layer[1].DenseReluDense.wi.weight[:12] = 0
+    inputs = {"input_ids": IDS, "decoder_input_ids": IDS, "use_cache": False}
+    dense = DenseModel.from_shrink(passes.shrink(passes.trace(model, inputs)), model)
+    assert dense.module.encoder.block[0].layer[0].SelfAttention.v.out_features == 32
+    assert dense.module.encoder.block[1].layer[1].DenseReluDense.wi.out_features == 28
+    assert dense.module_granularity == "units"
+    values = {n.target: n for n in dense.graph_module.graph.nodes if n.op == "get_attr"}
+    name = "encoder.block.0.layer.0.SelfAttention.v.weight"
+    assert values[name].meta["val"].shape == (24, 32)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        torch.testing.assert_close(dense.module(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(dense(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
