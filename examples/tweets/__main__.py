@@ -64,14 +64,15 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     try:
         outcome = pipeline.run(settings, out, console)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_directory())
+        with console.status("exporting and timing"):
+            measured = results.measure(outcome, out, tokenizer)
     except (Interrupted, KeyboardInterrupt):
         console.print("stopped; the same command goes on from here")
         raise typer.Exit(INTERRUPTED) from None
-    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_directory())
-    with console.status("exporting and timing"):
-        measured = results.measure(outcome, out, tokenizer)
     results.show(measured, console)
     results.save(measured, out / "results.json")
+    outcome.place.finish()
     console.print(f"{(time.perf_counter() - start) / 60:.1f} minutes in all; results in {out}/", highlight=False)
 
 

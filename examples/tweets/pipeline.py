@@ -49,19 +49,6 @@ class Settings:
     seed: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Both models and how they do on the held-out tweets."""
-
-    dense: PreTrainedModel
-    small: bpc.DenseModel
-    program: Program
-    report: str  # of the verified compilation, before the fill
-    dense_accuracy: Accuracy
-    compiled_accuracy: Accuracy
-    small_accuracy: Accuracy
-
-
 class Workplace:
     """Checkpoints of an unfinished run, in ``out/unfinished``; a run with other settings starts afresh."""
 
@@ -81,6 +68,19 @@ class Workplace:
     def finish(self) -> None:
         """Nothing is left to resume."""
         shutil.rmtree(self.directory)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Both models and how they do on the held-out tweets."""
+
+    dense: PreTrainedModel
+    small: bpc.DenseModel
+    program: Program
+    place: Workplace  # to be finished once everything else is written
+    dense_accuracy: Accuracy
+    compiled_accuracy: Accuracy  # as verified, before the fill
+    small_accuracy: Accuracy
 
 
 def run(settings: Settings, out: Path, console: Console) -> Outcome:
@@ -110,9 +110,8 @@ def run(settings: Settings, out: Path, console: Console) -> Outcome:
     program = prune(settings, place, out / "dense", data, tokenizer)
     with console.status("compiling"):
         small = program.shrink()
-    report = str(small.report)
     compiled_accuracy = accuracy(small.module, held_out, tokenizer)
-    console.print(f"pruned and compiled: {compiled_accuracy}\n{report}", highlight=False)
+    console.print(f"pruned and compiled: {compiled_accuracy}\n{small.report}", highlight=False)
 
     if settings.fill_epochs > 0:
         fill(settings, place, program, small, data, tokenizer)
@@ -120,8 +119,7 @@ def run(settings: Settings, out: Path, console: Console) -> Outcome:
     tokenizer.save_pretrained(out / "small")
     small = bpc.load(out / "small")  # both views with the weights as they are now
     small_accuracy = accuracy(small.module, held_out, tokenizer)
-    place.finish()
-    return Outcome(dense, small, program, report, dense_accuracy, compiled_accuracy, small_accuracy)
+    return Outcome(dense, small, program, place, dense_accuracy, compiled_accuracy, small_accuracy)
 
 
 def prune(

@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 import bpc
 import passes
+from bpc.bench import Comparison, compare
 from bpc.masks.structure import live_structure
 from examples.tweets.pipeline import Outcome, example_inputs
-from examples.tweets.timing import count_flops, latencies
 
 BATCH, LENGTH = 8, 64
+REPEATS = 41
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    rows: tuple[Row, ...]
-    arithmetic_ratio: float
-    speedup: float
-    accuracy_drop: float  # points
+    """The table, the timing behind it, and points of accuracy lost (standard errors are in the table)."""
 
-    @property
-    def efficiency(self) -> float:
-        """Measured speed-up over what the arithmetic allows (1 is the limit)."""
-        return self.speedup / self.arithmetic_ratio
+    rows: tuple[Row, ...]
+    accuracy_drop: float
+    comparison: Comparison
 
 
 def measure(outcome: Outcome, out: Path, tokenizer: PreTrainedTokenizerBase) -> Results:
@@ -51,32 +48,34 @@ def measure(outcome: Outcome, out: Path, tokenizer: PreTrainedTokenizerBase) -> 
     outcome.dense.set_attn_implementation("sdpa")
     bpc.export_onnx(passes.trace(outcome.dense.eval(), example_inputs(tokenizer)), files[0])
     bpc.export_onnx(outcome.small, files[1])
-    seconds = latencies(files, BATCH, LENGTH)
-    flops = tuple(count_flops(model, BATCH, LENGTH) for model in (outcome.dense, outcome.small.module))
-
+    timing = compare(*files, batch=BATCH, length=LENGTH, repeats=REPEATS)
     masked = [plan.weight for plan in outcome.program.plans]
     weights = tuple(_entries(model, masked) for model in (outcome.dense, outcome.small.module))
     live = live_structure(outcome.program.mask_set, final=True)
     before, after = outcome.dense_accuracy, outcome.small_accuracy
     drop = 100 * (before.value - after.value)
     sizes = tuple(path.stat().st_size / 1e6 for path in files)
-    arithmetic, speedup = flops[0] / flops[1], seconds[0] / seconds[1]
     rows = (
         Row(f"accuracy ({before.count:,} tweets)", str(before), str(after), f"{-drop:+.2f} points"),
         Row("encoder parameters", f"{weights[0]:,}", f"{weights[1]:,}", f"{weights[1] / weights[0] - 1:+.1%}"),
         Row("heads", str(sum(live.total_heads)), str(sum(live.heads)), _per_layer(live.heads)),
         Row("FFN dims", f"{sum(live.total_ffn_dims):,}", f"{sum(live.ffn_dims):,}", _per_layer(live.ffn_dims)),
         Row("ONNX file", f"{sizes[0]:.1f} MB", f"{sizes[1]:.1f} MB", f"{sizes[0] / sizes[1]:.2f}×"),
-        Row("arithmetic", f"{flops[0] / 1e9:.2f} GFLOP", f"{flops[1] / 1e9:.2f} GFLOP", f"{arithmetic:.2f}×"),
+        Row(
+            "arithmetic",
+            f"{timing.dense_flops / 1e9:.2f} GFLOP",
+            f"{timing.small_flops / 1e9:.2f} GFLOP",
+            f"{timing.arithmetic_ratio:.2f}×",
+        ),
         Row(
             f"ONNX Runtime, {BATCH} × {LENGTH}",
-            f"{1e3 * seconds[0]:.1f} ms",
-            f"{1e3 * seconds[1]:.1f} ms",
-            f"{speedup:.2f}×",
+            f"{1e3 * timing.dense.median:.1f} ms",
+            f"{1e3 * timing.small.median:.1f} ms",
+            f"{timing.speedup:.2f}×",
         ),
-        Row("efficiency", "", "", f"{speedup / arithmetic:.2f}"),
+        Row("efficiency", "", "", f"{timing.efficiency:.2f}"),
     )
-    return Results(rows, arithmetic, speedup, drop)
+    return Results(rows, drop, timing)
 
 
 def show(results: Results, console: Console) -> None:
@@ -86,12 +85,13 @@ def show(results: Results, console: Console) -> None:
     for row in results.rows:
         table.add_row(row.name, row.dense, row.small, row.ratio)
     console.print(table)
+    console.print(str(results.comparison.machine), highlight=False)
 
 
 def save(results: Results, path: Path) -> None:
     """The table as JSON, written whole or not at all."""
     staged = path.with_suffix(".tmp")
-    content = {**asdict(results), "efficiency": results.efficiency}
+    content = {**asdict(results), "comparison": results.comparison.to_dict()}
     staged.write_text(json.dumps(content, indent=1, ensure_ascii=False))
     os.replace(staged, path)
 
