@@ -31,6 +31,9 @@ from passes.verify import outputs_of
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from bpc.emit.onnx import Dtype
+    from bpc.emit.recipe import Target
+
 PLAN_FILE = "bpc.json"
 WEIGHTS_FILE = "model.safetensors"
 EXAMPLE_FILE = "bpc_example.safetensors"
@@ -100,7 +103,8 @@ class DenseModel:
         """The user's model with smaller layers. A sublayer that died keeps one zero head or dim.
 
         Where the forward has one head size for all of a layer, or one head count for all layers, the module keeps more
-        than the graph (`module_granularity` says: "dims", "heads" or "units"). Raises `passes.module_view.ModuleViewError` where the model's forward cannot follow; the graph view can.
+        than the graph (`module_granularity` says: "dims", "heads" or "units"). Raises
+        `passes.module_view.ModuleViewError` where the model's forward cannot follow; the graph view can.
         """
         if self._module is None:
             self._module = self._make_module()
@@ -114,7 +118,7 @@ class DenseModel:
     def __repr__(self) -> str:
         return f"DenseModel({self.report or 'loaded'})"
 
-    def export_onnx(self, path: str | Path, target: str = "cpu", dtype: str = "float32", **options: Any) -> Any:
+    def export_onnx(self, path: str | Path, target: Target = "cpu", dtype: Dtype = "float32", **options: Any) -> Any:
         """Write an ONNX file; see `bpc.export_onnx`."""
         from bpc.emit import export_onnx
 
@@ -131,8 +135,8 @@ class DenseModel:
         config: PretrainedConfig | None = getattr(module, "config", None)
         if config is None or not hasattr(config, "save_pretrained"):
             raise TypeError(
-                f"{type(module).__name__} has no transformers config to save; keep its state_dict and `plan.to_json()`, "
-                "or export the graph view (export_onnx, torch.export.save)"
+                f"{type(module).__name__} has no transformers config to save; keep its state_dict and "
+                "`plan.to_json()`, or export the graph view (export_onnx, torch.export.save)"
             )
         target = Path(path)
         target.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,9 @@ from bpc.masks.mask_set import MaskSet
 from bpc.masks.plan import MaskPlan
 from bpc.spec import Spec, SpecLike, load_spec, resolve
 from passes.analysis.roles import Roles, find_roles
+from passes.graph import copy_graph, get_attribute, set_attribute
 from passes.pipeline import shrink
-from passes.program import copy_graph, get_attribute, set_attribute, trace
+from passes.program import trace, trace_info
 from passes.rewrite.insert_masks import insert_masks
 
 if TYPE_CHECKING:
@@ -47,8 +48,13 @@ class Program:
         self.mask_set.train(model.training)
 
     def masks(self) -> dict[str, Tensor]:
-        """{parameter name: bool tensor of its shape}, at the final threshold; True where an entry is kept."""
-        return self.mask_set.masks()
+        """{parameter name: bool tensor of its shape}, at the final threshold; True where an entry is kept.
+
+        A tied parameter is listed under each of its names.
+        """
+        masks = self.mask_set.masks()
+        aliases = trace_info(self._graph).aliases
+        return masks | {alias: masks[name] for alias, name in aliases.items() if name in masks}
 
     def density(self) -> float:
         """Kept share of the masked weights' elements, at the current threshold."""

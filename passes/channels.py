@@ -60,7 +60,8 @@ def shape_of(node: fx.Node) -> tuple[Any, ...]:
     value = tensor_of(node)
     if value is None:
         raise TypeError(f"{node.name} is not a tensor")
-    return tuple(int(s) if is_static(s) or s.node.expr.is_number else s for s in value.shape)
+    sizes: tuple[Any, ...] = tuple(value.shape)
+    return tuple(int(s) if is_static(s) or s.node.expr.is_number else s for s in sizes)
 
 
 def fact_shape(node: fx.Node) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from torch import fx, nn
 from passes.analysis.coupling import Coupling
 from passes.analysis.transfer import unknown_operators
 from passes.channels import Axis
-from passes.program import get_attribute
+from passes.graph import get_attribute
 from passes.verify import Agreement
 
 

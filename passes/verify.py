@@ -13,7 +13,8 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from passes.channels import is_parameter, tensor_of
-from passes.program import get_attribute, trace_info
+from passes.graph import get_attribute
+from passes.program import trace_info
 
 
 class GraphInvariantError(RuntimeError):

@@ -15,7 +15,7 @@ from passes.analysis.linear import LinearForm, linear_form
 from passes.analysis.softmax import row_stochastic_nodes
 from passes.analysis.transfer import rule_for
 from passes.channels import Fact, fact_shape, is_parameter, nothing_constant, tensor_of
-from passes.program import get_attribute
+from passes.graph import get_attribute
 
 WeightReader = Callable[[str], torch.Tensor | None]
 

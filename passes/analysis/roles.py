@@ -22,7 +22,8 @@ from passes.analysis.blocks import Block, attention_block, feed_forward_block
 from passes.analysis.reach import reach
 from passes.analysis.stacks import find_stacks
 from passes.analysis.weight_uses import WeightUse, weight_uses
-from passes.program import get_attribute, trace_info
+from passes.graph import get_attribute
+from passes.program import trace_info
 
 
 @dataclass(frozen=True)

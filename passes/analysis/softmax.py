@@ -14,10 +14,18 @@ from passes.channels import shape_of, tensor_of
 aten = torch.ops.aten
 
 SOFTMAX = frozenset({aten.softmax.int, aten._softmax.default, aten._safe_softmax.default})
-_CASTS = frozenset(
-    {aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten._to_copy.default, aten.type_as.default, aten.clone.default,
-     aten.dropout.default, aten.contiguous.default}
-)  # fmt: skip
+_CASTS: frozenset[Any] = frozenset(
+    {
+        aten.to.dtype,
+        aten.to.device,
+        aten.to.dtype_layout,
+        aten._to_copy.default,
+        aten.type_as.default,
+        aten.clone.default,
+        aten.dropout.default,
+        aten.contiguous.default,
+    }
+)
 _SHIFTS: frozenset[Any] = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar})
 _SCALES: frozenset[Any] = frozenset({aten.mul.Tensor, aten.div.Tensor, aten.mul.Scalar, aten.div.Scalar})
 _VIEWS: frozenset[Any] = frozenset(
@@ -84,7 +92,9 @@ def _uniform_over_rows(node: fx.Node) -> bool:
 def _masked_fill(user: fx.Node, value: fx.Node) -> float | None:
     """The number that replaces hidden scores in masked_fill(scores, mask, c) or where(mask, scores, c)."""
     fill: Any = None
-    if (user.target in (aten.masked_fill.Scalar, aten.masked_fill.Tensor) and user.args[0] is value) or (user.target in (aten.where.self, aten.where.ScalarOther) and user.args[1] is value):
+    if (user.target in (aten.masked_fill.Scalar, aten.masked_fill.Tensor) and user.args[0] is value) or (
+        user.target in (aten.where.self, aten.where.ScalarOther) and user.args[1] is value
+    ):
         fill = user.args[2]
     if isinstance(fill, fx.Node):
         fill = _scalar_of(fill)

@@ -19,7 +19,7 @@ import torch
 from torch import fx, nn
 
 from passes.analysis.operators import is_view, tensor_inputs
-from passes.program import get_attribute
+from passes.graph import get_attribute
 
 aten = torch.ops.aten
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from passes.program import get_attribute, trace_info
+from passes.graph import get_attribute
+from passes.program import trace_info
 
 
 class MaskError(ValueError):

@@ -73,7 +73,7 @@ def _is_torch_file(path: Path) -> bool:
 def _torch_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise MaskError(f"{path} holds more than tensors and is not unpickled: {first}") from error
     if not isinstance(loaded, Mapping):

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from passes.base import Pass, PassResult
-from passes.program import copy_graph, get_attribute, set_attribute
+from passes.graph import copy_graph, get_attribute, set_attribute
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import fx
 from passes.analysis.operators import is_view
 from passes.base import Pass, PassResult
 from passes.channels import is_parameter, tensor_inputs, tensor_of
-from passes.program import copy_graph, eliminate_dead_code, get_attribute, set_attribute
+from passes.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
 
 aten = torch.ops.aten
 

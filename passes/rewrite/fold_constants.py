@@ -1,7 +1,8 @@
 """x W.T + b  ->  x' W'.T + (b + sum_j W[:, j] c_j)        where input channel j is the constant c_j
 
-Preconditions: masks are applied. Postconditions: same shapes everywhere; folded weight columns are 0. Refusals: a weight that something other than a linear product reads (an embedding
-tied to the output layer), or that serves several uses with different constants, keeps its columns.
+Preconditions: masks are applied. Postconditions: same shapes everywhere; folded weight columns are 0.
+Refusals: a weight that something other than a linear product reads (an embedding tied to the output layer), or that
+serves several uses with different constants, keeps its columns.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from passes.analysis.constants import Constants
 from passes.analysis.linear import LinearForm
 from passes.base import Pass, PassResult
 from passes.channels import is_parameter, tensor_of
+from passes.graph import copy_graph, set_attribute
 from passes.plan import Fold
-from passes.program import copy_graph, set_attribute
 
 aten = torch.ops.aten
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from torch import fx, nn
 
 from passes.base import Pass, PassResult
-from passes.program import copy_graph, trace_info
+from passes.graph import copy_graph
+from passes.program import trace_info
 
 PREFIX = "block_masks"
 

@@ -17,7 +17,7 @@ from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
 from passes.base import Pass, PassResult
 from passes.channels import is_parameter, shape_of, tensor_of
-from passes.program import copy_graph, eliminate_dead_code, size_argument
+from passes.graph import copy_graph, eliminate_dead_code, size_argument
 
 aten = torch.ops.aten
 

@@ -22,8 +22,8 @@ from passes.analysis.transfer.attention import operands as attention_operands
 from passes.analysis.transfer.structural import cat_dim, select_index, slice_arguments, slice_index
 from passes.base import Pass, PassResult
 from passes.channels import Axis, axis, is_parameter, shape_of, tensor_inputs, tensor_of
+from passes.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
 from passes.plan import Cut, HeadView, cut_tensor
-from passes.program import copy_graph, eliminate_dead_code, get_attribute, set_attribute
 
 aten = torch.ops.aten
 

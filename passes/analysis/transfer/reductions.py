@@ -32,7 +32,7 @@ Dims = Callable[[fx.Node], Sequence[int]]
 
 
 def dims_argument(node: fx.Node) -> Sequence[int]:
-    """The reduced dims of mean.dim, sum.dim_IntList, amax and the like, counted from 0; all dims when none are given."""
+    """The reduced dims of mean.dim, sum.dim_IntList, amax and the like, counted from 0; all when none are given."""
     rank = len(shape_of(tensor_inputs(node)[0]))
     given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     if given is None or given == []:

@@ -89,8 +89,8 @@ def move_expand(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collaps
 def slice_arguments(node: fx.Node) -> tuple[int, Any, Any, Any]:
     """(dim, start, end, step) of aten.slice.Tensor with defaults filled in; bounds may be nodes."""
     source = tensor_inputs(node)[0]
-    given = list(node.args[1:]) + [None] * 4
-    dim = node.kwargs.get("dim", given[0]) or 0
+    given: list[Any] = [*node.args[1:], None, None, None, None]
+    dim: Any = node.kwargs.get("dim", given[0]) or 0
     start = node.kwargs.get("start", given[1])
     end = node.kwargs.get("end", given[2])
     step = node.kwargs.get("step", given[3])
@@ -147,15 +147,13 @@ def move_cat(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) 
 
 
 def move_flip(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) -> torch.Tensor:
-    dims = node.args[1]
-    assert isinstance(dims, list | tuple)
+    dims: Any = node.args[1]
     return inputs[0].flip([d for d in dims if inputs[0].shape[d] > 1])
 
 
 def move_roll(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) -> torch.Tensor:
-    shifts, dims = node.args[1], node.args[2]
-    assert isinstance(shifts, list | tuple)
-    assert isinstance(dims, list | tuple)
+    shifts: Any = node.args[1]
+    dims: Any = node.args[2]
     t = inputs[0]
     for shift, dim in zip(shifts, dims, strict=True):
         if t.shape[dim] > 1:
@@ -243,8 +241,8 @@ def _cat_inputs(node: fx.Node) -> list[fx.Node]:
 
 
 def tie_flip(node: fx.Node, ties: Ties, constants: Constants) -> None:
-    source, dims = tensor_inputs(node)[0], node.args[1]
-    assert isinstance(dims, list | tuple)
+    source = tensor_inputs(node)[0]
+    dims: Any = node.args[1]
     flipped = {d % len(shape_of(node)) for d in dims}
     for d, size in enumerate(shape_of(node)):
         whole, part = ties.axis(source, d), ties.axis(node, d)
@@ -255,8 +253,8 @@ def tie_flip(node: fx.Node, ties: Ties, constants: Constants) -> None:
 
 
 def tie_roll(node: fx.Node, ties: Ties, constants: Constants) -> None:
-    source, dims = tensor_inputs(node)[0], node.args[2]
-    assert isinstance(dims, list | tuple)
+    source = tensor_inputs(node)[0]
+    dims: Any = node.args[2]
     rolled = {d % len(shape_of(node)) for d in dims}
     for d in range(len(shape_of(node))):
         if d in rolled:
@@ -307,7 +305,7 @@ def structural_rule(name: str, move: Move, tie: Callable[[fx.Node, Ties, Constan
         if bool(live_out.all()) and move in (move_reshape, move_permute, move_expand, move_cat):
             return {s: torch.ones((), dtype=torch.bool).expand(fact_shape(s)) for s in sources}
         probes = tuple(torch.zeros(fact_shape(s)) for s in sources)
-        _, pull = torch.func.vjp(lambda *ts: move(node, ts, _sum), *probes)
+        pull: Any = torch.func.vjp(lambda *ts: move(node, ts, _sum), *probes)[1]
         result: dict[fx.Node, torch.Tensor] = {}
         for source, gradient in zip(sources, pull(live_out.to(torch.float32)), strict=True):
             result[source] = result.get(source, torch.zeros((), dtype=torch.bool)) | (gradient > 0)

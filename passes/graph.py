@@ -1,0 +1,114 @@
+"""Helpers for writing to traced graphs: dotted attributes, copies, dead code, run-time sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy
+import torch
+from torch import fx, nn
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import OptimizedPythonReferenceAnalysis
+
+aten = torch.ops.aten
+
+ASSERTS = frozenset(
+    {
+        aten._assert_tensor_metadata.default,
+        aten._assert_scalar.default,
+        aten._assert_async.msg,
+        aten.sym_constrain_range_for_size.default,
+        aten.sym_constrain_range.default,
+    }
+)
+
+
+def eliminate_dead_code(graph_module: fx.GraphModule) -> bool:
+    """Remove nodes nobody reads; attention and random operators too, whose results matter only when used."""
+    erased = False
+    for node in reversed(list(graph_module.graph.nodes)):
+        if node.op in ("call_function", "get_attr", "call_module") and not node.users and node.target not in ASSERTS:
+            graph_module.graph.erase_node(node)
+            erased = True
+    return erased
+
+
+def get_attribute(root: nn.Module, name: str) -> Any:
+    """The object under a dotted name."""
+    for part in name.split("."):
+        root = getattr(root, part)
+    return root
+
+
+def set_attribute(root: nn.Module, name: str, value: torch.Tensor | nn.Parameter) -> None:
+    """Put a parameter or buffer under a dotted name, making the containers on the way."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    if isinstance(value, nn.Parameter):
+        root._buffers.pop(leaf, None)
+        root.__dict__.pop(leaf, None)
+        root.register_parameter(leaf, value)
+    else:
+        root._parameters.pop(leaf, None)
+        root.__dict__.pop(leaf, None)
+        root.register_buffer(leaf, value, persistent=False)
+
+
+def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A copy that a pass may write to: own graph and containers, shared tensors."""
+    graph = fx.Graph()
+    mapping: dict[fx.Node, fx.Node] = {}
+    output: Any = graph.graph_copy(graph_module.graph, mapping, return_output_node=True)
+    new_output = graph.output(output[0])
+    new_output.meta = dict(output[1].meta)
+    graph._codegen = graph_module.graph._codegen
+    root = nn.Module()
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr":
+            set_attribute(root, str(node.target), get_attribute(graph_module, str(node.target)))
+        elif node.op == "call_module":
+            _set_module(root, str(node.target), graph_module.get_submodule(str(node.target)))
+    result = fx.GraphModule(root, graph)
+    result.meta = dict(graph_module.meta)
+    result.training = False
+    return result
+
+
+def _set_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    root.add_module(leaf, module)
+
+
+def size_argument(graph: fx.Graph, size: Any) -> Any:
+    """An argument that yields a size at run time: the int itself, or a node that computes it from the inputs.
+
+    New nodes go to the graph's current insertion point.
+    """
+    if isinstance(size, int):
+        return size
+    expression: Any = size.node.expr
+    if expression.is_number:
+        return int(expression)
+    known: dict[Any, fx.Proxy] = {}
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "placeholder" or not isinstance(value, torch.Tensor):
+            continue
+        for dim, extent in enumerate(value.shape):
+            symbol = extent.node.expr if isinstance(extent, torch.SymInt) else None
+            if isinstance(symbol, sympy.Symbol) and symbol in expression.free_symbols and symbol not in known:
+                extent_node = graph.call_function(aten.sym_size.int, (node, dim))
+                extent_node.meta["val"] = extent
+                known[symbol] = fx.Proxy(extent_node)
+    missing = expression.free_symbols - known.keys()
+    if missing:
+        raise ValueError(f"size {expression} depends on {missing}, which no input of the model shows")
+    computed = sympy_interp(OptimizedPythonReferenceAnalysis, known, expression)
+    return computed.node if isinstance(computed, fx.Proxy) else int(computed)
