@@ -33,9 +33,8 @@ def inspect(
     if masks is None:
         console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
         return
-    from bpc.masks.files import load_masks
     from passes import shrink
 
     with console.status("analysing"):
-        result = shrink(graph, load_masks(masks))
+        result = shrink(graph, masks)
     console.print(str(result.report))

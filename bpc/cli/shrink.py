@@ -17,7 +17,10 @@ def shrink(
     out: Annotated[Path, typer.Option(help="Where the small model goes; made if missing.")],
     masks: Annotated[
         Path | None,
-        typer.Option(help="Masks (safetensors, one tensor per parameter); default: the zeros in the weights."),
+        typer.Option(help="Masks (safetensors, bool tensors) or block scores; default: the zeros in the weights."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="For block scores: kept where σ(S) is above this (the run's final threshold).")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Run both models and compare.")] = True,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference; default by dtype.")] = None,
@@ -26,20 +29,21 @@ def shrink(
     import passes
     from bpc.cli.models import example_inputs, load_model, load_tokenizer
     from bpc.dense import DenseModel
-    from bpc.masks.files import load_masks, multiply_masks
+    from bpc.masks.files import multiply_masks
+    from passes.masks import BlockScores, resolve_masks
 
     console = quiet_console()
-    found = load_masks(masks) if masks is not None else {}
     with console.status("loading"):
         network = load_model(model)
-        inputs = example_inputs(network, model)
-        multiply_masks(network, found)
     with console.status("tracing"):
-        graph = passes.trace(network, inputs)
+        graph = passes.trace(network, example_inputs(network, model))
+        scores = BlockScores(masks, threshold) if masks is not None and threshold is not None else None
+        found = resolve_masks(graph, scores or masks)
     with console.status("analysing, rewriting and verifying"):
-        result = passes.shrink(graph, found or None, verify=verify, tolerance=tolerance)
+        result = passes.shrink(graph, found, verify=verify, tolerance=tolerance)
+        multiply_masks(network, found)
         dense = DenseModel.from_shrink(result, network)
-    dense.save_pretrained(out)
+        dense.save_pretrained(out)
     tokenizer = load_tokenizer(model)
     if tokenizer is not None:
         tokenizer.save_pretrained(out)

@@ -1,4 +1,4 @@
-"""Masks on disk: safetensors, one bool tensor per parameter, True where an entry is kept."""
+"""Masks written to disk and into weights. Files are read by `passes.masks`, which takes them from anywhere."""
 
 from __future__ import annotations
 
@@ -7,37 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from passes import MaskError
 
 
 def save_masks(masks: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write masks; the file appears under its name only when it is complete."""
+    """Write masks as safetensors, one bool tensor per parameter; the file gets its name only when it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file({name: mask.bool().cpu().contiguous() for name, mask in masks.items()}, partial, {"format": "bpc-masks"})
     os.replace(partial, path)
-
-
-def load_masks(path: str | Path) -> dict[str, Tensor]:
-    """{parameter name: bool tensor}. Masks stored as 0 and 1 of another dtype are taken as well.
-
-    Raises `passes.MaskError` for a file that is no safetensors file, and for values other than 0 and 1.
-    """
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise MaskError(f"{path} is no safetensors file: {error}") from error
-    masks = {}
-    for name, tensor in stored.items():
-        if tensor.dtype is not torch.bool and not bool(((tensor == 0) | (tensor == 1)).all()):
-            raise MaskError(f"{path}: {name!r} holds values other than 0 and 1, so it is no mask")
-        masks[name] = tensor.bool()
-    return masks
 
 
 @torch.no_grad()

@@ -152,6 +152,10 @@ def test_tied_weights_are_masked_under_every_name() -> None:
     torch.testing.assert_close(program.module.eval()(x), program.graph_module.eval()(x), rtol=0, atol=0)
     assert torch.equal(program.module.up.weight, program.module.twin.weight)  # type: ignore[union-attr]
     assert (program.module.up.weight == 0).any()  # type: ignore[union-attr]
+    masks = program.masks()
+    assert torch.equal(masks["up.weight"], masks["twin.weight"])
+    small = shrink(program.plain_graph(), masks).graph_module
+    torch.testing.assert_close(small(x), program.module(x), rtol=1e-5, atol=1e-5)
 
 
 def test_roles_are_still_readable_with_masks_inserted() -> None:
