@@ -57,8 +57,9 @@ def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True)
     example_inputs: a dict of keyword arguments, a tuple of positional ones, one tensor, or None, in which case the
         model's own ``dummy_inputs`` (Hugging Face) are taken. A size of 1 in the batch (or sequence) dimension does
         not freeze it: the example is repeated.
-    dynamic: trace every dimension the model does not constrain as dynamic (batch, sequence). False keeps the
-        example's sizes.
+    dynamic: trace every dimension the model does not constrain as dynamic (batch, sequence; of images and other
+        inputs of rank 4 and more only the batch: channels, heights and widths are part of the architecture). False
+        keeps the example's sizes.
 
     Returns the graph; its parameters *are* the model's (same objects, same names). Raises `TraceError`.
     """
@@ -163,7 +164,8 @@ def _dynamic_shapes(
     def spec_of(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return None
-        dynamic = range(leaf.dim()) if dims is None else dims[id(leaf)]
+        image = leaf.dim() >= 4 and leaf.is_floating_point()
+        dynamic = (range(1) if image else range(leaf.dim())) if dims is None else dims[id(leaf)]
         return {d: Dim.AUTO if d in dynamic else Dim.STATIC for d in range(leaf.dim())}
 
     bound = inspect.signature(model.forward).bind(*args, **kwargs)

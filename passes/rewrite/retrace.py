@@ -1,4 +1,4 @@
-"""graph  ->  torch.export(graph): the same operators with true shapes in their metadata."""
+"""graph  ->  the same graph with true shapes in its metadata (see `passes.metadata`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from passes.base import Pass, PassResult
-from passes.program import retrace
+from passes.graph import copy_graph
+from passes.metadata import propagate_metadata
 
 
 @dataclass(frozen=True)
@@ -15,4 +16,6 @@ class Retrace(Pass):
     name = "retrace"
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
-        return PassResult(retrace(graph_module), False)
+        result = copy_graph(graph_module)
+        propagate_metadata(result)
+        return PassResult(result, False)
