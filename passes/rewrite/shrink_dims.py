@@ -63,8 +63,12 @@ class ShrinkDims(Pass):
 
 
 def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
-    """Every axis a surviving node needs keeps at least one (zero) index; a dead piece of a concatenation may go."""
+    """Every axis a surviving node needs keeps at least one (zero) index; a dead piece of a concatenation may go.
+
+    Heads and head dims choose first: a flat axis then keeps a dim of a head that lives anyway.
+    """
     pieces = {s for n in graph.nodes if n.target is aten.cat.default for s in tensor_inputs(n)}
+    flats = {coupling.class_of[grid.flat] for grid in coupling.ties.grids}
     while True:
         empty = [
             found
@@ -77,8 +81,8 @@ def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
         ]
         if not empty:
             return
-        for found in empty:
-            number = coupling.class_of[found]
+        numbers = {coupling.class_of[found] for found in empty}
+        for number in numbers - flats or numbers:
             coupling.keeps[number][0] = True
             coupling.seeds[number][0] = True  # solving again must not lose it
         solve(coupling)
