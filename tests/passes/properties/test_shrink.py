@@ -1,0 +1,115 @@
+"""Random small transformers under random masks: small equals masked, shrinking again changes nothing, more masks never
+leave more, and plans are data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import passes
+from passes.plan import Plan
+from passes.report import count_parameters
+from tests.passes.properties.tiny import (
+    ACTIVATIONS,
+    ATTENTIONS,
+    MASK_KINDS,
+    Shape,
+    Transformer,
+    build,
+    inputs,
+    random_masks,
+)
+
+ROLES = ("q", "k", "v", "qkv", "out", "up", "gate", "down")
+BOUNDED = settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+class MaskChoice(NamedTuple):
+    """Which kind of mask each weight gets, and the random numbers behind it."""
+
+    kinds: dict[str, str]
+    seed: int
+    keep: float
+    biases: bool
+
+    def of(self, model: Transformer) -> dict[str, torch.Tensor]:
+        return random_masks(model, self.kinds, self.seed, self.keep, self.biases)
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Shape:
+    kv_heads, group = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (2, 2), (1, 3)]))
+    return Shape(
+        layers=draw(st.integers(1, 2)),
+        heads=kv_heads * group,
+        kv_heads=kv_heads,
+        head_dim=draw(st.sampled_from([1, 2, 4, 5])),
+        width=draw(st.sampled_from([4, 8, 10])),
+        ffn=draw(st.sampled_from([1, 6, 16])),
+        fused=draw(st.booleans()),
+        gated=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        rms=draw(st.booleans()),
+        pre_norm=draw(st.booleans()),
+        attention=draw(st.sampled_from(ATTENTIONS)),
+        activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
+    )
+
+
+def mask_choices() -> st.SearchStrategy[MaskChoice]:
+    return st.builds(
+        MaskChoice,
+        st.fixed_dictionaries({role: st.sampled_from(MASK_KINDS) for role in ROLES}),
+        st.integers(0, 10_000),
+        st.sampled_from([0.2, 0.5, 0.8]),
+        st.booleans(),
+    )
+
+
+def masked_copy(model: Transformer, shape: Shape, masks: dict[str, torch.Tensor]) -> nn.Module:
+    """The eager model with masked weights: the reference, which no pass has touched."""
+    copy = Transformer(shape).double().eval()
+    copy.load_state_dict({name: value * masks.get(name, 1) for name, value in model.state_dict().items()})
+    return copy
+
+
+@BOUNDED
+@given(shapes(), st.lists(mask_choices(), min_size=2, max_size=2))
+def test_small_equals_masked_and_is_as_small_as_it_gets(shape: Shape, choices: list[MaskChoice]) -> None:
+    model = build(shape)
+    graph = passes.trace(model, inputs())
+    for choice in choices:
+        masks = choice.of(model)
+        result = passes.shrink(graph, masks)
+        reference = masked_copy(model, shape, masks)
+        for seed, (batch, length) in enumerate([(1, 4), (2, 1), (4, 7)]):
+            given_inputs = inputs(seed, batch, length)
+            with torch.no_grad():
+                expected, actual = reference(**given_inputs), result.graph_module(**given_inputs)
+            scale = max(1.0, float(expected.abs().max()))
+            assert float((expected - actual).abs().max()) <= 1e-10 * scale
+        assert Plan.from_json(result.plan.to_json()) == result.plan
+        again = passes.shrink(result.graph_module)
+        assert (again.plan.cuts, again.plan.folds, again.plan.constants) == ((), (), ())
+        assert count_parameters(again.graph_module) == count_parameters(result.graph_module)
+
+
+@BOUNDED
+@given(shapes(), mask_choices(), mask_choices())
+def test_masking_more_never_leaves_more(shape: Shape, one: MaskChoice, other: MaskChoice) -> None:
+    model = build(shape)
+    graph = passes.trace(model, inputs())
+    few, others = one.of(model), other.of(model)
+    both = {n: few.get(n, torch.tensor(True)) & others.get(n, torch.tensor(True)) for n in few | others}
+    sizes = [count_parameters(passes.shrink(graph, m, verify=False).graph_module) for m in (few, both)]
+    assert sizes[1] <= sizes[0]
