@@ -1,0 +1,19 @@
+"""Measuring: dense against small, in time and in arithmetic (see `bpc.bench.compare`)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bpc.bench.compare import compare
+    from bpc.bench.result import Comparison
+
+__all__ = ["Comparison", "compare"]
+
+_HOMES = {"Comparison": "bpc.bench.result", "compare": "bpc.bench.compare"}
+
+
+def __getattr__(name: str) -> Any:
+    """Lazily: the timing workers import this package, and must load nothing but what they time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bpc.bench' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -7,6 +7,7 @@ session options.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -18,10 +19,12 @@ from typing import Any, Literal
 import onnx_ir as ir
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from bpc.emit import recipe as recipes
 from bpc.emit.axes import DynamicAxes, dynamic_axes, input_names, name_axes, output_names
 from bpc.emit.check import TOLERANCE, FileAgreement, check_file
+from bpc.emit.flops import flop_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.storage import Staging, write
 from passes.program import exported_program, trace_info
@@ -32,7 +35,7 @@ Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 OPSET = 23
 
 # Metadata keys of a written file.
-RECIPE_KEY, DTYPE_KEY = "bpc.recipe", "bpc.dtype"
+RECIPE_KEY, DTYPE_KEY, FLOPS_KEY, INPUTS_KEY = "bpc.recipe", "bpc.dtype", "bpc.flops", "bpc.inputs"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def export_onnx(
     axes = dynamic_axes(graph, program)
     model = to_onnx(graph, program, axes, opset)
     changed = recipes.apply(recipe, model)
-    _describe(model, recipe, dtype)
+    _describe(model, recipe, dtype, graph, axes)
     with Staging(path) as staging:
         staged = write(model, staging.directory, staging.destination.name)
         agreement = check_file(staged, graph, axes, tolerance=TOLERANCE[dtype]) if check else None
@@ -135,9 +138,20 @@ def _rename(model: ir.Model, values: Sequence[ir.Value], names: Sequence[str]) -
         value.name = name
 
 
-def _describe(model: ir.Model, recipe: Recipe, dtype: str) -> None:
-    model.metadata_props[RECIPE_KEY] = recipe.to_json()
-    model.metadata_props[DTYPE_KEY] = dtype
+def _describe(model: ir.Model, recipe: Recipe, dtype: str, graph: fx.GraphModule, axes: DynamicAxes) -> None:
+    """Record in the file how it was made and what a benchmark needs: its arithmetic and its inputs' ranges."""
+    properties = model.metadata_props
+    properties[RECIPE_KEY], properties[DTYPE_KEY] = recipe.to_json(), dtype
+    flops = flop_model(graph, axes)
+    if flops is not None:
+        properties[FLOPS_KEY] = flops.to_json()
+    info = trace_info(graph)
+    tensors = [t for t in pytree.tree_leaves((info.args, info.kwargs)) if isinstance(t, torch.Tensor)]
+    ranges: dict[str, object] = dict(axes.example)
+    for value, tensor in zip(model.graph.inputs, tensors, strict=True):
+        if not tensor.is_floating_point():
+            ranges[str(value.name)] = (int(tensor.min()), int(tensor.max()))
+    properties[INPUTS_KEY] = json.dumps(ranges)
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:

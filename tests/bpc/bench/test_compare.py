@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+import torch
+from rich.console import Console
+from torch import fx, nn
+
+import passes
+from bpc.bench.compare import compare, matmul_peak, random_feed
+from bpc.bench.result import Comparison, comparison_table, this_machine
+from bpc.bench.timing import BenchmarkError, Timing, Worker, alternate
+from bpc.emit.onnx import export_onnx
+
+
+def mlp(width: int) -> fx.GraphModule:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, width), nn.GELU(), nn.Linear(width, 16)).eval()
+    return passes.trace(model, (torch.randint(3, 20, (2, 6)),))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    return tuple(export_onnx(mlp(w), folder / f"{w}.onnx").path for w in (64, 16))  # type: ignore[return-value]
+
+
+def comparison(dense: float, small: float) -> Comparison:
+    times = [Timing(n, (t,) * 7) for n, t in (("dense", dense), ("small", small))]
+    return Comparison(8, 64, "onnx", "float32", *times, 4_000_000_000, 1_000_000_000, 100.0, "wall", this_machine(2))
+
+
+def test_figures_of_a_comparison() -> None:
+    c = comparison(0.4, 0.125)
+    assert (c.speedup, c.arithmetic_ratio, c.efficiency) == (pytest.approx(3.2), 4.0, pytest.approx(0.8))
+    assert (c.dense_gflops, c.small_gflops) == (pytest.approx(10), pytest.approx(8))
+    assert json.loads(c.to_json())["efficiency"] == pytest.approx(0.8)
+    console = Console(width=400, record=True)
+    console.print(comparison_table([c]))
+    assert all(
+        text in console.export_text() for text in ("8 × 64", "3.20×", "4.00×", "0.80", "100 GFLOP/s", "2 threads")
+    )
+
+
+def test_files_are_timed_and_their_arithmetic_read(files: tuple[Path, Path]) -> None:
+    result = compare(*files, batch=3, length=11, repeats=7, threads=1, peak=False)
+    assert result.dense_flops == 3 * 11 * 2 * (16 * 64 + 64 * 16)
+    assert result.arithmetic_ratio == 4.0
+    assert len(result.dense.seconds) == len(result.small.seconds) == 7
+    assert all(0 < s < 60 for s in result.dense.seconds)
+
+
+def test_graphs_run_under_torch(files: tuple[Path, Path]) -> None:
+    result = compare(
+        mlp(64), mlp(16), batch=2, length=5, runtime="eager", repeats=7, threads=1, clock="cpu", peak=False
+    )
+    assert result.arithmetic_ratio == 4.0
+    with pytest.raises(ValueError, match="needs a graph"):
+        compare(*files, runtime="eager")
+
+
+def test_inputs_keep_to_the_range_of_the_example(files: tuple[Path, Path]) -> None:
+    (ids,) = random_feed(ir.load(files[0]), 5, 40).values()
+    assert ids.shape == (5, 40)
+    assert 3 <= ids.min() < ids.max() < 20
+
+
+def test_refusals(files: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fewer than 7"):
+        alternate([], repeats=5)
+    with pytest.raises(ValueError, match="threads=1"):
+        compare(*files, clock="cpu", threads=2)
+    model = ir.load(files[0])
+    model.metadata_props.clear()
+    ir.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ValueError, match="does not say what arithmetic"):
+        compare(tmp_path / "foreign.onnx", files[1])
+
+
+def test_a_side_that_cannot_load_is_named(tmp_path: Path) -> None:
+    command = {"kind": "onnx", "path": str(tmp_path / "absent.onnx"), "inputs": "", "threads": 1}
+    with pytest.raises(BenchmarkError, match=r"small: .*absent\.onnx"):
+        Worker("small", command)
+
+
+def test_peak_is_positive() -> None:
+    assert matmul_peak(1, "cpu") > 1
