@@ -42,6 +42,7 @@ class PruningProgress(TrainerCallback):
     def __init__(self, masks: MaskSet | None = None, title: str = "pruning", console: Console | None = None) -> None:
         self.masks = masks
         self.title = title
+        self.note = ""  # said once, when the run begins
         self.console = console or Console()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
@@ -52,6 +53,8 @@ class PruningProgress(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
+        if self.note:
+            self.console.print(self.note, highlight=False)
         self.next_line = state.global_step
         self.progress = Progress(
             TextColumn("{task.description}"),

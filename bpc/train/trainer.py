@@ -109,13 +109,12 @@ class Trainer(transformers.Trainer):
             rate = self.score_learning_rate
             if rate is None:
                 rate = score_learning_rate(num_training_steps, settings.schedule.final, settings.initial_score)
-                logger.info(
-                    "scores learn at %.2g: chosen for %d steps, so that they can fall from %g below the final "
-                    "threshold; set score_learning_rate to change it.",
-                    rate,
-                    num_training_steps,
-                    settings.initial_score,
+                note = (
+                    f"scores learn at {rate:.2g}: chosen for {num_training_steps} steps, so that they can fall from "
+                    f"{settings.initial_score:g} below the final threshold; set score_learning_rate to change it"
                 )
+                logger.info(note)
+                self._progress_bar.note = note
             scores = {id(score) for score in self.mask_set.scores.values()}
             chosen = optimizer or self.optimizer
             assert chosen is not None  # transformers creates the optimizer first
@@ -168,6 +167,8 @@ class Trainer(transformers.Trainer):
         """Add threshold, λ factor, density, live heads and FFN dims to every training log."""
         if self.mask_set is not None and "loss" in logs:
             structure = live_structure(self.mask_set)
+            assert self.optimizer is not None  # there is a loss, so there was a step
+            logs["score_learning_rate"] = self.optimizer.param_groups[-1]["lr"]
             logs["threshold"] = round(self.mask_set.threshold, 5)
             logs["lambda"] = round(self.mask_set.largest_regularization, 4)
             logs["density"] = round(self.mask_set.density(), 4)
