@@ -34,62 +34,73 @@ class FoldConstants(Pass):
         return PassResult(result, bool(folds), {"folds": folds})
 
 
-def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
-    """Fold the constant input channels of one weight into the bias of each of its uses."""
+def find_fold(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
+    """Which input channels of one weight fold, and into which bias; None if none do. Changes nothing."""
     form = uses[0]
     weight = constants.weight(form.weight_name)
-    assert weight is not None
-    rows = form.rows(weight)
-    columns = constants.foldable(form) & (rows != 0).any(0)
+    if weight is None:
+        return None
+    columns = constants.foldable(form) & (form.rows(weight) != 0).any(0)
     if not bool(columns.any()):
         return None
     _, numbers = constants.folded_constants(form)
-    values = torch.where(columns, numbers, torch.zeros((), dtype=numbers.dtype)).double()
-    shift = rows.double() @ values
-    cleared = torch.where(columns, torch.zeros((), dtype=rows.dtype), rows)
-    set_attribute(
-        graph_module, form.weight_name, _parameter(cleared if form.out_dim == 0 else cleared.t().contiguous())
-    )
-    new_bias = _bias_name(graph_module, uses)
-    old = constants.weight(str(form.bias.target)) if form.bias is not None else None
-    if bool((shift != 0).any()):
-        bias = shift.to(rows.dtype) if old is None else (old.double() + shift).to(old.dtype)
-        _write_bias(graph_module, uses, new_bias, bias)
     index = columns.nonzero().flatten()
     return Fold(
         weight=form.weight_name,
-        bias=new_bias,
+        bias=_bias_name(graph_module, uses),
         new_bias=form.bias is None,
         in_dim=form.in_dim,
         columns=tuple(index.tolist()),
-        constants=tuple(values[index].tolist()),
+        constants=tuple(numbers[index].double().tolist()),
     )
+
+
+def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
+    """Fold the constant input channels of one weight into the bias of each of its uses."""
+    fold = find_fold(graph_module, constants, uses)
+    if fold is None:
+        return None
+    form, columns = uses[0], torch.tensor(fold.columns)
+    weight = constants.weight(form.weight_name)
+    assert weight is not None
+    rows = form.rows(weight)
+    shift = rows[:, columns].double() @ torch.tensor(fold.constants, dtype=torch.float64)
+    cleared = rows.index_fill(1, columns, 0)
+    set_attribute(
+        graph_module, form.weight_name, _parameter(cleared if form.out_dim == 0 else cleared.t().contiguous())
+    )
+    old = constants.weight(str(form.bias.target)) if form.bias is not None else None
+    if bool((shift != 0).any()):
+        bias = shift.to(rows.dtype) if old is None else (old.double() + shift).to(old.dtype)
+        _write_bias(graph_module, uses, fold.bias, bias)
+    return fold
 
 
 def _bias_name(graph_module: fx.GraphModule, uses: list[LinearForm]) -> str:
     """The bias all uses share; a name of our own where there is none, or where others read it too."""
-    names = {str(use.bias.target) if use.bias is not None else None for use in uses}
-    products = {use.node for use in uses}
-    readers = {u for n in graph_module.graph.nodes if is_parameter(n) and str(n.target) in names for u in n.users}
-    only = next(iter(names)) if len(names) == 1 else None
-    if only is not None and readers <= products:
-        return only
+    name = uses[0].bias_name
     stem = uses[0].weight_name
-    return (
-        stem.removesuffix("weight") + "bias" if names == {None} and stem.endswith("weight") else stem + "_folded_bias"
-    )
+    if name is None:
+        return stem.removesuffix("weight") + "bias" if stem.endswith("weight") else stem + "_folded_bias"
+    ours = {use.node for use in uses} | {use.bias_operand for use in uses}
+    readers = {u for n in graph_module.graph.nodes if is_parameter(n) and str(n.target) == name for u in n.users}
+    return name if readers <= ours else stem + "_folded_bias"
 
 
 def _write_bias(graph_module: fx.GraphModule, uses: list[LinearForm], name: str, bias: torch.Tensor) -> None:
     set_attribute(graph_module, name, _parameter(bias))
     for use in uses:
-        if use.bias is not None and str(use.bias.target) == name:
+        if use.bias_name == name:
             continue
-        with graph_module.graph.inserting_before(use.node):
-            source = graph_module.graph.get_attr(name)
+        graph = graph_module.graph
+        with graph.inserting_before(use.node):
+            source = graph.get_attr(name)
             fake = tensor_of(use.node)
             assert fake is not None
             source.meta["val"] = fake.new_empty(tuple(bias.shape))
+            if use.window is not None:
+                source = graph.call_function(aten.slice.Tensor, (source, 0, *use.window))
+                source.meta["val"] = fake.new_empty((use.window.stop - use.window.start,))
         _attach_bias(use, source)
 
 
@@ -97,7 +108,7 @@ def _attach_bias(use: LinearForm, bias: fx.Node) -> None:
     if use.node.target is aten.addmm.default:
         use.node.args = (bias, *use.node.args[1:])
     elif use.node.target is aten.linear.default:
-        use.node.args = (use.input, use.weight, bias)
+        use.node.args = (use.input, use.weight_operand, bias)
     else:  # mm, matmul: add the bias behind
         with use.node.graph.inserting_after(use.node):
             total = use.node.graph.call_function(aten.add.Tensor, (use.node, bias))
