@@ -38,9 +38,9 @@ def find_fold(graph_module: fx.GraphModule, constants: Constants, uses: list[Lin
     """Which input channels of one weight fold, and into which bias; None if none do. Changes nothing."""
     form = uses[0]
     weight = constants.weight(form.weight_name)
-    if weight is None:
-        return None
-    columns = constants.foldable(form) & (form.rows(weight) != 0).any(0)
+    columns = constants.foldable(form)
+    if weight is not None:  # one that cannot be read counts as dense
+        columns = columns & (form.rows(weight) != 0).any(0)
     if not bool(columns.any()):
         return None
     _, numbers = constants.folded_constants(form)

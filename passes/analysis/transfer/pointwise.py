@@ -15,15 +15,23 @@ if TYPE_CHECKING:
     from passes.analysis.ties import Ties
 
 aten = torch.ops.aten
+LIKE = frozenset({aten.type_as.default, aten.to.other})  # the second operand gives a dtype, no numbers
 PRODUCTS = frozenset({aten.mul.Tensor, aten.logical_and.default, aten.__and__.Tensor, aten.bitwise_and.Tensor})
+
+
+def operands_of(node: fx.Node) -> list[fx.Node]:
+    """The operands whose numbers matter."""
+    return tensor_inputs(node)[:1] if node.target in LIKE else tensor_inputs(node)
 
 
 def constant(node: fx.Node, constants: Constants) -> Fact:
     """f(c, d, ...) where all operands are constant; a product is 0 where either factor is."""
     shape, fake = fact_shape(node), tensor_of(node)
     assert fake is not None
-    operands = tensor_inputs(node)
+    operands = operands_of(node)
     facts = {o: constants.fact(o) for o in operands}
+    if node.target in LIKE:
+        return Fact(facts[operands[0]].const, facts[operands[0]].value.to(fake.dtype))
     if not operands or any(isinstance(a, fx.Node) and a not in facts for a in (*node.args, *node.kwargs.values())):
         return nothing_constant(shape, fake.dtype)  # a size from the inputs takes part
     if not any(bool(f.const.any()) for f in facts.values()):
@@ -40,6 +48,8 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
 
     assert callable(node.target)
     value = node.target(*fx.map_arg(node.args, number), **fx.map_arg(node.kwargs, number)).expand(shape)
+    if value.is_meta:
+        return nothing_constant(shape, fake.dtype)  # a model without numbers moves a constant to its device
     const = const.expand(shape)
     if zero is not None:
         value = torch.where(zero, torch.zeros((), dtype=value.dtype), value)
@@ -59,7 +69,7 @@ def _absorbing_zero(node: fx.Node, facts: dict[fx.Node, Fact]) -> torch.Tensor |
 
 def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
     """An operand entry is read where the result is, unless the other factor is constant 0."""
-    operands = tensor_inputs(node)
+    operands = operands_of(node)
     result = {}
     for operand in operands:
         reads = live_out
@@ -71,7 +81,7 @@ def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
 
 
 def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
-    ties.broadcast(node, tensor_inputs(node))
+    ties.broadcast(node, operands_of(node))
 
 
 def is_pointwise(node: fx.Node) -> bool:

@@ -1,0 +1,94 @@
+"""Planning without weights: what `shrink` would cut and fold, from a graph and masks alone.
+
+A model too large for memory is traced on the meta device and planned from its masks. Numbers are needed only where a
+mask kills something (a dead channel's constant comes from its bias), so weights are read one at a time, and not kept:
+
+    graph = passes.trace(model_on_meta, inputs_on_meta)
+    plan = passes.plan_shrink(graph, masks, read=TensorFile("checkpoint").get)
+
+The plan equals `shrink`'s, but for weights that hold zeros of their own: without a mask they count as dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import fx
+
+from passes.analysis.constants import Constants, WeightReader
+from passes.analysis.coupling import couple
+from passes.analysis.liveness import Liveness
+from passes.analysis.ragged import make_ragged
+from passes.base import PassManager
+from passes.graph import get_attribute
+from passes.masks import MaskSource, resolve_masks
+from passes.masks.check import MaskError
+from passes.plan import Cut, Fold, Plan
+from passes.program import trace_info
+from passes.rewrite.bake_weights import BakeWeights
+from passes.rewrite.fold_constants import find_fold
+from passes.rewrite.shrink_dims import Granularity, head_views, keep_something, plan_cuts
+
+
+def plan_shrink(
+    graph_module: fx.GraphModule,
+    masks: MaskSource = None,
+    *,
+    read: WeightReader | None = None,
+    granularity: Granularity = "dims",
+) -> Plan:
+    """The plan `shrink` would carry out: cuts, folds and head counts. Nothing is written, and nothing verified.
+
+    Parameters
+    ----------
+    graph_module: from `passes.trace`; its parameters may be on the meta device.
+    masks: as for `passes.shrink`.
+    read: {parameter name} -> its numbers, or None if it has none; asked for masked matrices, and for vectors (biases),
+        one at a time and more than once. Raises `MaskError` for numbers of another shape than the parameter's.
+        Default: the graph's own parameters, all of them; those on the meta device count as dense and of unknown value.
+    granularity: as for `passes.shrink`.
+    """
+    graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module
+    resolved = resolve_masks(graph_module, masks)
+    reader = None if read is None else _selective(graph_module, resolved, read)
+    with torch.no_grad():
+        constants = Constants(graph_module, resolved, reader)
+        liveness = Liveness(constants)
+        coupling = couple(constants, liveness, whole=granularity)
+        keep_something(coupling, graph_module.graph)
+        make_ragged(coupling, liveness)
+        folds = [f for uses in constants.uses.values() if (f := find_fold(graph_module, constants, uses)) is not None]
+        cuts = plan_cuts(graph_module, coupling, constants, liveness)
+    if not any(cut.keep for cut in cuts):
+        return Plan((), tuple(folds), aliases=trace_info(graph_module).aliases)
+    cuts = (*cuts, *_new_bias_cuts(folds, cuts))
+    return Plan(cuts, tuple(folds), heads=head_views(coupling), aliases=trace_info(graph_module).aliases)
+
+
+def _selective(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor], read: WeightReader) -> WeightReader:
+    """Ask for masked parameters and vectors only: other matrices count as dense, whatever they hold."""
+
+    def reader(name: str) -> torch.Tensor | None:
+        parameter = get_attribute(graph_module, name)
+        if name not in masks and parameter.dim() != 1:
+            return None
+        tensor = read(name)
+        if tensor is not None and tensor.shape != parameter.shape:
+            raise MaskError(
+                f"{name!r} was read with shape {tuple(tensor.shape)}; the traced model has {tuple(parameter.shape)}"
+            )
+        return tensor
+
+    return reader
+
+
+def _new_bias_cuts(folds: list[Fold], cuts: tuple[Cut, ...]) -> Iterator[Cut]:
+    """Biases that folding adds shrink with the rows of their weight."""
+    by_name = {cut.parameter: cut for cut in cuts}
+    for fold in folds:
+        cut = by_name.get(fold.weight)
+        out_dim = 1 - fold.in_dim
+        if fold.new_bias and cut is not None and out_dim in cut.keep and any(fold.constants):
+            cleared = cut.cleared if cut.cleared_dim == out_dim else ()
+            yield Cut(fold.bias, (cut.shape[out_dim],), {0: cut.keep[out_dim]}, cleared)
