@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from bpc.cli.bench import bench
 from bpc.cli.export import export
 from bpc.cli.inspect import inspect
 from bpc.cli.prune import prune
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (prune, inspect, shrink, export):
+for command in (prune, inspect, shrink, export, bench):
     app.command()(command)
 
 __all__ = ["app"]

@@ -52,7 +52,7 @@ def heads_masks(model: Path) -> dict[str, torch.Tensor]:
     return masks
 
 
-@pytest.mark.parametrize("command", [[], ["prune"], ["inspect"], ["shrink"], ["export"]])
+@pytest.mark.parametrize("command", [[], ["prune"], ["inspect"], ["shrink"], ["export"], ["bench"]])
 def test_every_command_has_help(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
@@ -160,6 +160,30 @@ def test_export_writes_an_onnx_file_with_dynamic_axes(model_directory: Path, tmp
     model = AutoModelForSequenceClassification.from_pretrained(model_directory).eval()
     expected = model(ids, attention_mask=torch.ones_like(ids)).logits
     torch.testing.assert_close(torch.from_numpy(session.run(None, feeds)[0]), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_bench_times_directories_and_writes_json(model_directory: Path, tmp_path: Path) -> None:
+    sides = ("--dense", model_directory, "--small", model_directory, "--json", tmp_path / "bench.json")
+    result = run("bench", *sides, "--shape", "2x8", "--shape", "1x5", "--repeats", "7", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert [(row["batch"], row["length"]) for row in rows] == [(2, 8), (1, 5)]
+    assert all(row["arithmetic_ratio"] == 1.0 and row["speedup"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shape", "8"], "--shape 8: write batch x length"),
+        (["--runtime", "tensorrt"], "choose onnx, eager or compiled"),
+        ([], "missing.onnx does not exist"),
+    ],
+)
+def test_bench_refuses_what_it_cannot_time(model_directory: Path, options: list[str], message: str) -> None:
+    result = run("bench", "--dense", "missing.onnx", "--small", model_directory, *options)
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")
 
 
 def test_prune_stops_on_ctrl_c_and_resumes_to_the_same_masks(
