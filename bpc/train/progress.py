@@ -86,7 +86,8 @@ class PruningProgress(TrainerCallback):
         line = describe(logs, self.masks)
         self.progress.update(self.task, line=line)
         if not self.console.is_terminal and state.global_step >= self.next_line:
-            self.console.print(f"{self.title} {state.global_step}/{state.max_steps}  {line}", highlight=False)
+            text = f"{self.title} {state.global_step}/{state.max_steps}  {line}"
+            self.console.print(text, highlight=False, soft_wrap=True)
             self.next_line = state.global_step + max(1, state.max_steps // LINES_WITHOUT_TERMINAL)
 
     def on_train_end(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -65,6 +68,15 @@ class Workplace:
     def phase(self, title: str, epochs: float, learning_rate: float, settings: Settings) -> Phase:
         return Phase(title, self.directory / title, epochs, learning_rate, settings.batch_size, settings.seed)
 
+    def once(self, name: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What ``compute`` gave the first time; an interrupted run that goes on reads it from disk."""
+        file = self.directory / f"{name}.safetensors"
+        if not file.exists():
+            staged = file.with_suffix(".tmp")
+            save_file({name: compute()}, staged)
+            os.replace(staged, file)
+        return load_file(file)[name]
+
     def finish(self) -> None:
         """Nothing is left to resume."""
         shutil.rmtree(self.directory)
@@ -105,7 +117,7 @@ def run(settings: Settings, out: Path, console: Console) -> Outcome:
     console.print(f"dense: {dense_accuracy}", highlight=False)
     dense.save_pretrained(out / "dense")
     with console.status("asking the teacher once for every tweet"):
-        data = with_teacher(data, logits(dense, data, tokenizer, bf16))
+        data = with_teacher(data, place.once("teacher", lambda: logits(dense, data, tokenizer, bf16)))
 
     program = prune(settings, place, out / "dense", data, tokenizer)
     with console.status("compiling"):
