@@ -66,6 +66,7 @@ class MaskSet(nn.Module):
         self._blocks: dict[str, BlockMask] = {}
         self._biases: dict[str, BiasMask] = {}
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+        self._now = 0.0  # the same as a number: read every step, without waiting for a device
         groups: dict[str, list[str]] = {}
         for plan in self.plans:
             key = plan.scores.replace(".", "/")
@@ -100,6 +101,7 @@ class MaskSet(nn.Module):
         """Move threshold and λ to where ``progress`` (0..1 of the run) puts them."""
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"progress is the finished share of the run, between 0 and 1; got {progress}.")
+        self._now = progress
         self.progress.fill_(progress)
         for mask in self._blocks.values():
             mask.threshold = self.threshold
@@ -107,12 +109,12 @@ class MaskSet(nn.Module):
     @property
     def threshold(self) -> float:
         """τ now."""
-        return self.settings.schedule.threshold(float(self.progress))
+        return self.settings.schedule.threshold(self._now)
 
     @property
     def regularization_ramp(self) -> float:
         """Factor on every λ now, 0..1."""
-        return self.settings.schedule.ramp(float(self.progress))
+        return self.settings.schedule.ramp(self._now)
 
     @property
     def largest_regularization(self) -> float:
