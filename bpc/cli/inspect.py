@@ -34,7 +34,10 @@ def inspect(
         console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
         return
     from passes import shrink
+    from passes.explain import explain as explain_masks
 
     with console.status("analysing"):
+        units = explain_masks(graph, masks)
         result = shrink(graph, masks)
+    console.print(str(units), highlight=False)
     console.print(str(result.report))
