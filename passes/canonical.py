@@ -2,6 +2,8 @@
 
 split, chunk, unbind    ->  slice / select per piece (no operator has several results)
 view, _unsafe_view      ->  reshape (whether memory is contiguous is no business of a graph rewrite)
+select of a view        ->  view of a slice (see `raise_selects`: fused projections)
+batch · heads           ->  batch, heads (see `unmerge`)
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from passes.raise_selects import raise_selects
+from passes.symbols import unify_symbols
+from passes.unmerge import unmerge
+
 aten = torch.ops.aten
 
 _SPLITS = frozenset(
@@ -21,8 +27,9 @@ _SPLITS = frozenset(
 _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 
 
-def canonicalise(graph: fx.Graph) -> None:
+def canonicalise(graph_module: fx.GraphModule) -> None:
     """Rewrite in place. Pieces of a split along a data dimension keep their operator (its sizes are symbolic)."""
+    graph = graph_module.graph
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -30,6 +37,9 @@ def canonicalise(graph: fx.Graph) -> None:
             node.target = aten.reshape.default
         elif node.target in _SPLITS or node.target is aten.unbind.int:
             _split_to_slices(graph, node)
+    unify_symbols(graph_module)
+    raise_selects(graph)
+    unmerge(graph)
 
 
 def _split_to_slices(graph: fx.Graph, node: fx.Node) -> None:

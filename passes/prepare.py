@@ -39,7 +39,7 @@ def prepare(exported: torch.export.ExportedProgram, source: nn.Module) -> fx.Gra
     _inline_higher_order(graph_module)
     _functionalise(graph_module)
     _drop_noise(graph_module)
-    canonicalise(graph_module.graph)
+    canonicalise(graph_module)
     _bind_parameters(graph_module, source)
     graph_module.graph.lint()
     graph_module.recompile()

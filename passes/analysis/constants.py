@@ -43,14 +43,16 @@ class Constants:
         self._readers: dict[str, list[fx.Node]] = {}
         self.uses: dict[str, list[LinearForm]] = {}
         self.row_stochastic = row_stochastic_nodes(graph_module.graph)
-        self.from_inputs: set[fx.Node] = set()  # values that depend on an input of the model
+        self.from_inputs: set[fx.Node] = set()  # values that depend on an input's numbers, not just its size
         for node in graph_module.graph.nodes:
             form = linear_form(node)
             if is_parameter(node):
                 self._readers.setdefault(str(node.target), []).extend(node.users)
             if form is not None:
                 self.uses.setdefault(form.weight_name, []).append(form)
-            if node.op == "placeholder" or any(n in self.from_inputs for n in node.all_input_nodes):
+            if node.op == "placeholder" or (
+                tensor_of(node) is not None and any(n in self.from_inputs for n in node.all_input_nodes)
+            ):
                 self.from_inputs.add(node)
         for node in graph_module.graph.nodes:
             if tensor_of(node) is not None and not is_parameter(node):
@@ -95,13 +97,15 @@ class Constants:
         """Input channels of a linear node, shape (in_features,), that may be folded into its bias.
 
         A channel folds when it is one finite constant over all leading dims; when the weight is used several times,
-        at every use with the same number (one bias has to serve them all).
+        at every use with the same number and the same bias (one bias has to serve them all).
         """
         cached = self._foldable.get(form.weight_name)
         if cached is None:
             uses = [self.folded_constants(use) for use in self.uses[form.weight_name]]
             first_const, first_value = uses[0]
-            cached = first_const if self.only_linear(form.weight_name) else torch.zeros_like(first_const)
+            one_bias = len({use.bias_name for use in self.uses[form.weight_name]}) == 1
+            foldable = one_bias and self.only_linear(form.weight_name)
+            cached = first_const if foldable else torch.zeros_like(first_const)
             for const, value in uses[1:]:
                 cached = cached & const & (value == first_value)
             self._foldable[form.weight_name] = cached
@@ -110,7 +114,8 @@ class Constants:
     def only_linear(self, name: str) -> bool:
         """The parameter is read by linear products alone (not by an embedding as well, say)."""
         products = {form.node for form in self.uses.get(name, [])}
-        return all(user in products for user in self._readers.get(name, ()))
+        windows = {form.weight_operand for form in self.uses.get(name, [])}
+        return all(user in products or user in windows for user in self._readers.get(name, ()))
 
     def folded_constants(self, form: LinearForm) -> tuple[torch.Tensor, torch.Tensor]:
         """(is constant, value) per input feature of one linear node, each of shape (in_features,)."""

@@ -139,14 +139,17 @@ def _rows_to_clear(constants: Constants, liveness: Liveness) -> dict[str, tuple[
     for name, uses in constants.uses.items():
         if not constants.only_linear(name):
             continue
-        dead = torch.stack([~_last_dim(liveness.of(use.node)) for use in uses]).all(0)
-        constant = torch.stack([_last_dim(constants.fact(use.node).const) for use in uses]).any(0)
-        rows = tuple((dead & ~constant).nonzero().flatten().tolist())
+        kept = torch.zeros(get_attribute(constants.graph_module, name).shape[uses[0].out_dim], dtype=torch.bool)
+        for use in uses:
+            kept_here = use.seen(kept)  # a view: writes go to `kept`
+            kept_here |= _last_dim(liveness.of(use.node)) | _last_dim(constants.fact(use.node).const)
+        rows = tuple((~kept).nonzero().flatten().tolist())
         if rows:
             found[name] = (rows, uses[0].out_dim)
-            for bias in {str(use.bias.target) for use in uses if use.bias is not None}:
+            ours = {use.node for use in uses} | {use.bias_operand for use in uses}
+            for bias in {use.bias_name for use in uses if use.bias_name is not None}:
                 readers = {u for n in constants.graph_module.graph.nodes if n.target == bias for u in n.users}
-                if readers <= {use.node for use in uses}:
+                if readers <= ours:
                     found[bias] = (rows, 0)
     return found
 

@@ -58,10 +58,10 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
 
 
 def _bias(form: LinearForm, constants: Constants, dtype: torch.dtype, size: int) -> torch.Tensor:
-    if form.bias is None:
+    if form.bias_name is None:
         return torch.zeros(size, dtype=dtype)
-    bias = constants.weight(str(form.bias.target))
-    return torch.full((size,), torch.nan, dtype=dtype) if bias is None else bias.to(dtype)
+    bias = constants.weight(form.bias_name)
+    return torch.full((size,), torch.nan, dtype=dtype) if bias is None else form.seen(bias).to(dtype)
 
 
 def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
@@ -80,10 +80,10 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
     last = len(shape_of(node)) - 1
     for dim in range(last):
         ties.same(ties.axis(node, dim), ties.axis(form.input, dim))
-    ties.same(ties.axis(node, last), ties.axis(form.weight, form.out_dim))
-    ties.same(ties.axis(form.input, last), ties.axis(form.weight, form.in_dim))
-    if form.bias is not None:
-        ties.same(ties.axis(node, last), ties.axis(form.bias, 0))
+    ties.same(ties.axis(node, last), ties.axis(form.weight_operand, form.out_dim))
+    ties.same(ties.axis(form.input, last), ties.axis(form.weight_operand, form.in_dim))
+    if form.bias_operand is not None:
+        ties.same(ties.axis(node, last), ties.axis(form.bias_operand, 0))
 
 
 RULE = Rule("linear", constant, live, ties)
