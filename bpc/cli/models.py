@@ -75,7 +75,8 @@ def example_inputs(model: nn.Module, directory: Path | None = None) -> dict[str,
         inputs = _images(model) if main == "pixel_values" else _dummies(model)
     found = {name: value for name, value in inputs.items() if name in accepted}
     if "decoder_input_ids" in accepted:
-        found["decoder_input_ids"] = torch.ones(2, 5, dtype=torch.long)
+        batch = next(iter(found.values())).shape[0]
+        found["decoder_input_ids"] = torch.ones(batch, 5, dtype=torch.long)
     if "use_cache" in accepted:
         found["use_cache"] = False
     return found

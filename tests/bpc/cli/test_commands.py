@@ -241,6 +241,20 @@ def test_bad_data_is_explained(
     assert message in result.output.replace("\n", "")
 
 
+def test_filling_uses_the_zeros_that_are_left(model_directory: Path, texts: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "filled.json"
+    rules = [{"roles": "attention.*", "block": [4, 4]}, {"roles": "ffn.*", "block": [1, "in_features"], "paired": True}]
+    spec.write_text(json.dumps({"rules": rules, "fill": True, "floor": 0.3, "scores": {"learning_rate": 0.5}}))
+    result = prune(model_directory, texts, tmp_path / "out", spec, "--fill-epochs", "0.25")
+    assert result.exit_code == 0, result.output
+    small = dict(load(tmp_path / "out" / "small").module.named_parameters())
+    weights = [w for name, w in small.items() if name.endswith("value.weight") and w.numel() > 64]
+    assert weights
+    assert not any((weight == 0).any() for weight in weights)
+    masks = load_file(tmp_path / "out" / "masks.safetensors")
+    assert any(not mask.all() and mask.any() for name, mask in masks.items() if name.endswith("value.weight"))
+
+
 def test_resume_without_a_checkpoint_is_refused(
     model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path
 ) -> None:
