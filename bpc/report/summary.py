@@ -1,0 +1,212 @@
+"""What was pruned, layer by layer: counted from masks, structural roles and (if the model was compiled) the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from passes.analysis.roles import LinearRole, Roles, find_roles
+from passes.plan import Cut, Plan
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One weight, laid out with the hidden size down and its inner features (heads, FFN dims) across.
+
+    ``kept``: bool (hidden, inner), True where the mask keeps the entry. ``present``: bool of the same shape, True where
+    the small model still has the entry (the kept ones, and zeros that share a row or column with them).
+    """
+
+    role: LinearRole
+    kept: Tensor
+    present: Tensor
+
+    @property
+    def title(self) -> str:
+        """Short name of what the matrix does: query, up, ..."""
+        return self.role.role.rpartition(".")[2]
+
+    @property
+    def heads(self) -> int | None:
+        """Heads across, for attention matrices."""
+        return self.role.heads if self.role.role.startswith("attention.") else None
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """One attention or FFN: its matrices, and how many heads or dims are left of how many."""
+
+    block_id: str
+    matrices: tuple[Matrix, ...]
+    units_left: int
+    units: int
+
+    @property
+    def is_attention(self) -> bool:
+        """Attention (units are heads) or FFN (units are dims)."""
+        return self.matrices[0].role.role.startswith("attention.")
+
+    @property
+    def parameters(self) -> int:
+        """Entries of the dense matrices."""
+        return sum(m.kept.numel() for m in self.matrices)
+
+    @property
+    def parameters_kept(self) -> int:
+        """Entries the masks keep."""
+        return sum(int(m.kept.sum()) for m in self.matrices)
+
+    @property
+    def parameters_present(self) -> int:
+        """Entries of the small model's matrices."""
+        return sum(int(m.present.sum()) for m in self.matrices)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An attention and the FFN after it (either may be missing)."""
+
+    attention: BlockSummary | None
+    ffn: BlockSummary | None
+
+    @property
+    def blocks(self) -> tuple[BlockSummary, ...]:
+        """Those that exist."""
+        return tuple(b for b in (self.attention, self.ffn) if b is not None)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All layers, in graph order. ``compiled``: ``present`` comes from a plan; otherwise it is estimated from masks."""
+
+    layers: tuple[Layer, ...]
+    compiled: bool
+
+    @property
+    def blocks(self) -> tuple[BlockSummary, ...]:
+        """All attentions and FFNs."""
+        return tuple(block for layer in self.layers for block in layer.blocks)
+
+
+def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: Plan | None = None) -> Summary:
+    """Count what ``masks`` prune of ``graph``.
+
+    Parameters
+    ----------
+    graph: the dense, traced graph (`passes.trace`), before shrinking.
+    masks: {parameter name: bool, True = kept}; None reads the zeros of the weights.
+    plan: `passes.ShrinkResult.plan`. Without it, a head is taken to go when its values or its output columns are all
+        pruned, an FFN dim when its row or its column is.
+    """
+    roles = find_roles(graph)
+    cuts = {cut.parameter: cut for cut in plan.cuts} if plan is not None else None
+    blocks = [_block(block_id, linears, graph, masks, cuts) for block_id, linears in _by_block(roles)]
+    return Summary(tuple(_layers(blocks)), plan is not None)
+
+
+def _by_block(roles: Roles) -> Iterator[tuple[str, list[LinearRole]]]:
+    found: dict[str, list[LinearRole]] = {}
+    for linear in roles:
+        if linear.block_id is not None:
+            found.setdefault(linear.block_id, []).append(linear)
+    yield from found.items()
+
+
+def _block(
+    block_id: str,
+    linears: list[LinearRole],
+    graph: fx.GraphModule,
+    masks: Mapping[str, Tensor] | None,
+    cuts: Mapping[str, Cut] | None,
+) -> BlockSummary:
+    kept = [_oriented(_mask(linear, graph, masks), linear) for linear in linears]
+    alive = _alive(linears, kept)
+    if cuts is None:
+        present = [_spread(alive, mask.shape[1]).expand_as(mask) for mask in kept]
+    else:
+        present = [_present(linear, mask, cuts) for linear, mask in zip(linears, kept, strict=True)]
+    matrices = tuple(Matrix(*parts) for parts in zip(linears, kept, present, strict=True))
+    return BlockSummary(block_id, matrices, _units_left(matrices, alive), alive.numel())
+
+
+def _mask(linear: LinearRole, graph: fx.GraphModule, masks: Mapping[str, Tensor] | None) -> Tensor:
+    names = linear.names or (linear.weight,)
+    if masks is None:
+        return graph.get_parameter(linear.weight).detach() != 0
+    found = next((masks[name] for name in names if name in masks), None)
+    return found.bool().cpu() if found is not None else torch.ones(linear.shape, dtype=torch.bool)
+
+
+def _oriented(mask: Tensor, linear: LinearRole) -> Tensor:
+    """(hidden, inner): inner features are the outputs of the matrices into a block, the inputs of the one out of it."""
+    leaves = linear.role.endswith((".output", ".down"))
+    inner = 1 - linear.out_dim if leaves else linear.out_dim
+    return mask if inner == 1 else mask.t()
+
+
+def _alive(linears: list[LinearRole], kept: list[Tensor]) -> Tensor:
+    """Which heads (FFN dims) the masks leave: those every value, up and gate row and every output column says so of."""
+    alive: Tensor | None = None
+    for linear, mask in zip(linears, kept, strict=True):
+        if linear.role in ("attention.query", "attention.key", "attention.qk"):
+            continue  # an empty query or key leaves the mean of the values, not nothing
+        units = mask.any(0)
+        if linear.role.startswith("attention.") and linear.heads:
+            units = units.view(-1, linear.heads, units.numel() // linear.heads)[-1].any(-1)
+        if alive is not None and alive.numel() != units.numel():
+            small, large = sorted((alive, units), key=Tensor.numel)
+            if large.numel() % small.numel():
+                continue
+            alive = small.repeat_interleave(large.numel() // small.numel()) & large
+        else:
+            alive = units if alive is None else alive & units
+    assert alive is not None
+    return alive
+
+
+def _spread(alive: Tensor, inner: int) -> Tensor:
+    """Units over the inner features of one matrix (grouped keys and values have fewer)."""
+    if inner % alive.numel() == 0:
+        return alive.repeat_interleave(inner // alive.numel())
+    return torch.ones(inner, dtype=torch.bool)
+
+
+def _present(linear: LinearRole, kept: Tensor, cuts: Mapping[str, Cut]) -> Tensor:
+    cut = next((cuts[name] for name in (linear.weight, *linear.names) if name in cuts), None)
+    stored = torch.ones(linear.shape, dtype=torch.bool)
+    for dim, keep in (cut.keep if cut is not None else {}).items():
+        stays = torch.zeros(linear.shape[dim], dtype=torch.bool)
+        stays[list(keep)] = True
+        stored &= stays.unsqueeze(1 - dim)
+    return _oriented(stored, linear)
+
+
+def _units_left(matrices: tuple[Matrix, ...], alive: Tensor) -> int:
+    """Heads or dims the small model has; a block that died keeps one zero index in its modules, which is none."""
+    way_out = [m for m in matrices if m.title in ("output", "down")]
+    way_in = [m for m in matrices if m not in way_out and m.title not in ("query", "key", "qk")]
+    for group in (way_in, way_out):
+        if group and not any(bool((m.kept & m.present).any()) for m in group):
+            return 0
+    if not way_out:
+        return int(alive.sum())
+    inner = way_out[0].present.any(0)
+    heads = way_out[0].heads
+    return int(inner.view(heads, -1).any(1).sum()) if heads else int(inner.sum())
+
+
+def _layers(blocks: list[BlockSummary]) -> Iterator[Layer]:
+    pending: BlockSummary | None = None
+    for block in blocks:
+        if block.is_attention:
+            if pending is not None:
+                yield Layer(pending, None)
+            pending = block
+        else:
+            yield Layer(pending, block)
+            pending = None
+    if pending is not None:
+        yield Layer(pending, None)
