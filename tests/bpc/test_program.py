@@ -230,3 +230,15 @@ def test_a_spec_that_does_not_fit_leaves_the_model_alone() -> None:
         compile(model, {"rules": [{"roles": "attention.*", "block": [5, 8]}]}, ids())
     assert "block_masks" not in dict(model.named_children())
     compile(model, SPEC, ids())
+
+
+@pytest.mark.parametrize("build", [bert, gpt2, llama])
+def test_shrink_gives_a_dense_model_in_two_views(build: Any) -> None:
+    program, inputs = scattered(build()), ids()
+    expected = first(program.module.eval()(**inputs))
+    dense = program.shrink()
+    for view in (dense.graph_module, dense.module):
+        torch.testing.assert_close(first(view(**inputs)), expected, rtol=1e-5, atol=1e-5)
+    trained = sum(p.numel() for name, p in program.module.named_parameters() if not name.startswith("block_masks."))
+    assert sum(p.numel() for p in dense.module.parameters()) < trained
+    torch.testing.assert_close(first(program.module(**inputs)), expected, rtol=0, atol=0)  # the program is as it was
