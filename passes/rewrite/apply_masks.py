@@ -2,7 +2,7 @@
 
 Writes the masks into the weights, so that everything after this pass sees plain numbers.
 Precondition: every mask is a bool tensor of its parameter's shape (see `passes.masks`).
-Postcondition: masked entries are exactly 0; the caller's tensors are untouched.
+Postcondition: masked entries are exactly 0; the caller's tensors are untouched. Refusals: masks that fit no parameter.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import fx
 
 from passes.base import Pass, PassResult
 from passes.graph import copy_graph, get_attribute, set_attribute
+from passes.masks.check import MaskError
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,23 @@ class ApplyMasks(Pass):
     masks: Mapping[str, torch.Tensor]
     name = "apply-masks"
 
+    def requires(self, graph_module: fx.GraphModule) -> None:
+        used = {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}
+        for name, mask in self.masks.items():
+            if name not in used:
+                raise MaskError(f"mask for {name!r}: the graph reads no parameter of that name")
+            shape = tuple(get_attribute(graph_module, name).shape)
+            if tuple(mask.shape) != shape:
+                raise MaskError(f"mask for {name!r} has shape {tuple(mask.shape)}; the parameter has {shape}")
+
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
         modified = False
         for name, mask in self.masks.items():
             tensor = get_attribute(result, name).detach()
-            if bool(mask.all()):
+            masked = tensor.masked_fill(~mask.to(tensor.device), 0)
+            if torch.equal(masked, tensor):
                 continue
-            masked = torch.where(
-                mask.to(tensor.device), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device)
-            )
             set_attribute(result, name, torch.nn.Parameter(masked, requires_grad=False))
             modified = True
         return PassResult(result, modified, {"masked parameters": len(self.masks)})

@@ -1,0 +1,80 @@
+"""replace-constants: it fires (golden text), refuses, is idempotent, and preserves numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from golden_text import printed
+from torch import nn
+
+from passes.program import trace
+from passes.rewrite.replace_constants import ReplaceConstants
+
+
+class Residual(nn.Module):
+    """x + down(relu(up(x))), where up is 0 and its bias (1, -1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(2, 2), nn.Linear(2, 2)
+        with torch.no_grad():
+            self.up.weight.zero_()
+            self.up.bias.copy_(torch.tensor([1.0, -1.0]))
+            self.down.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+            self.down.bias.copy_(torch.tensor([10.0, 20.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(torch.relu(self.up(x)))
+
+
+def test_a_sublayer_that_is_constant_no_longer_runs(golden: Callable[[str, str], None]) -> None:
+    result = ReplaceConstants().run(trace(Residual(), torch.randn(3, 2)))
+    assert result.modified
+    golden("replace_constants", printed(result.graph_module))
+
+
+class Infinite(nn.Module):
+    """log(0): a number that must not be frozen into the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.up.weight.zero_()
+            self.up.bias.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.up(x).log()
+
+
+class Sizes(nn.Module):
+    """Integers made of the input's size are positions, not channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (torch.zeros(x.shape[0], dtype=torch.long) + 1).unsqueeze(-1)
+
+
+def test_integers_and_living_values_stay() -> None:
+    for model in (Sizes(), nn.Linear(2, 2)):
+        assert not ReplaceConstants().run(trace(model, torch.randn(3, 2))).modified
+
+
+def test_infinite_constants_are_refused() -> None:
+    result = ReplaceConstants().run(trace(Infinite(), torch.randn(3, 2)))
+    targets = {n.target for n in result.graph_module.graph.nodes}
+    assert torch.ops.aten.log.default in targets
+
+
+def test_replacing_again_changes_nothing() -> None:
+    once = ReplaceConstants().run(trace(Residual(), torch.randn(3, 2)))
+    assert not ReplaceConstants().run(once.graph_module).modified
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_it_preserves_numbers(batch: int) -> None:
+    model, x = Residual(), torch.randn(batch, 2)
+    graph = ReplaceConstants().run(trace(model, torch.randn(3, 2))).graph_module
+    torch.testing.assert_close(graph(x), model(x))
+    assert not [n for n in graph.graph.nodes if n.target is torch.ops.aten.linear.default]

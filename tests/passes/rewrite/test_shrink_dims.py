@@ -1,0 +1,97 @@
+"""shrink-dims: it fires (golden text), refuses with the reason, is idempotent, and preserves numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from golden_text import printed
+from properties.tiny import Shape, build, inputs, random_masks
+from torch import nn
+
+from passes.channels import Axis
+from passes.program import trace
+from passes.rewrite.apply_masks import ApplyMasks
+from passes.rewrite.fold_constants import FoldConstants
+from passes.rewrite.retrace import Retrace
+from passes.rewrite.shrink_dims import ShrinkDims
+
+HEADS = Shape(layers=1, heads=3, kv_heads=3, head_dim=2, width=4, ffn=3, rms=True)
+MASKS = {
+    "layers.0.attention.v.weight": torch.tensor([1, 1, 0, 0, 1, 1])[:, None].expand(6, 4).bool(),
+    "layers.0.attention.v.bias": torch.tensor([1, 1, 0, 0, 1, 1]).bool(),
+    "layers.0.ffn.up.weight": torch.tensor([0, 1, 1])[:, None].expand(3, 4).bool(),
+}
+
+
+def prepared(shape: Shape, masks: dict[str, torch.Tensor]) -> torch.fx.GraphModule:
+    """What the pass requires: masks applied, constants folded."""
+    masked = ApplyMasks(masks).run(trace(build(shape), inputs())).graph_module
+    return FoldConstants().run(masked).graph_module
+
+
+def test_head_1_and_ffn_dim_0_go(golden: Callable[[str, str], None]) -> None:
+    result = ShrinkDims().run(prepared(HEADS, MASKS))
+    assert result.modified
+    keep = {cut.parameter: dict(cut.keep) for cut in result.facts["cuts"]}
+    assert keep["layers.0.attention.q.weight"] == {0: (0, 1, 4, 5)}
+    assert keep["layers.0.attention.out.weight"] == {1: (0, 1, 4, 5)}
+    assert keep["layers.0.ffn.down.weight"] == {1: (1, 2)}
+    golden("shrink_dims", printed(Retrace().run(result.graph_module).graph_module))
+
+
+class Normalised(nn.Module):
+    """Feature 0 is dead, but a mean over fewer features would be another mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.down = nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 2)
+        with torch.no_grad():
+            self.up.weight[0], self.up.bias[0], self.norm.weight[0], self.norm.bias[0] = 0, 0, 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.norm(self.up(x)))
+
+
+class Unknown(nn.Module):
+    """A cumulative product has no transfer rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(2, 3), nn.Linear(3, 2)
+        with torch.no_grad():
+            self.up.weight[0], self.down.weight[:, 0] = 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(x).cumprod(-1))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(Normalised(), "normalised by layer_norm"), (Unknown(), "used by an operator without a transfer rule")],
+)
+def test_it_refuses_with_the_reason(model: nn.Module, reason: str) -> None:
+    graph = FoldConstants().run(trace(model, torch.randn(4, 2))).graph_module
+    result = ShrinkDims().run(graph)
+    assert not result.modified
+    assert result.facts["coupling"].reason(Axis("@up.weight", 0)) == reason
+
+
+def test_shrinking_again_changes_nothing() -> None:
+    once = Retrace().run(ShrinkDims().run(prepared(HEADS, MASKS)).graph_module).graph_module
+    again = ShrinkDims().run(once)
+    assert not again.modified
+    assert again.facts["cuts"] == ()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "matmul"])
+def test_it_preserves_numbers(attention: str) -> None:
+    shape = Shape(layers=2, heads=3, kv_heads=3, head_dim=4, ffn=8, gated=True, fused=True, attention=attention)
+    masks = random_masks(build(shape), {"qkv": "rows", "up": "rows", "out": "blocks"}, 3, 0.5, biases=True)
+    graph = prepared(shape, masks)
+    result = ShrinkDims().run(graph)
+    assert result.modified
+    for seed, length in ((0, 3), (1, 6)):
+        example = inputs(seed, 2, length)
+        torch.testing.assert_close(result.graph_module(**example), graph(**example), rtol=1e-12, atol=1e-12)
