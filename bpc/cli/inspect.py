@@ -1,7 +1,8 @@
-"""``bpc inspect``: what a spec matches, before anything is trained."""
+"""``bpc inspect``: what a spec matches, before anything is trained; what masks do to each head and dim, after."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,29 +16,29 @@ from bpc.cli.errors import reports_errors
 def inspect(
     model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors).")],
     spec: Annotated[str, typer.Option(help="Preset name, or a TOML, YAML or JSON file.")] = "hybrid",
-    masks: Annotated[
-        Path | None, typer.Option(help="Masks (safetensors): say what would be cut, and what not.")
-    ] = None,
     every_weight: Annotated[bool, typer.Option("--every-weight", help="One row per weight.")] = False,
+    masks: Annotated[
+        Path | None, typer.Option(help="Masks or block scores: explain each head and FFN dim instead of a spec.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="For block scores: kept where σ(S) is above this.")] = None,
+    zeros: Annotated[bool, typer.Option("--zeros", help="Explain from the zeros in the weights.")] = False,
+    to_json: Annotated[Path | None, typer.Option("--json", help="Also write the explanation to this file.")] = None,
 ) -> None:
-    """Show which linears a spec masks, in which blocks, and which it leaves alone; with --masks, what they remove."""
-    from bpc.cli.models import load_graph
+    """Show which linears a spec masks and in which blocks; with --masks, what becomes of each head and dim, and why."""
+    from bpc.cli.models import load_graph, mask_source
     from bpc.spec import explain, load_spec, resolve
     from passes.analysis.roles import find_roles
-
-    console = quiet_console()
-    rules = load_spec(spec)
-    with console.status("loading and tracing"):
-        graph = load_graph(model)
-        roles = find_roles(graph)
-    if masks is None:
-        console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
-        return
-    from passes import shrink
     from passes.explain import explain as explain_masks
 
+    console = quiet_console()
+    if masks is None and not zeros:
+        rules = load_spec(spec)
+        with console.status("loading and tracing"):
+            roles = find_roles(load_graph(model))
+        console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
+        return
     with console.status("analysing"):
-        units = explain_masks(graph, masks)
-        result = shrink(graph, masks)
-    console.print(str(units), highlight=False)
-    console.print(str(result.report))
+        explanation = explain_masks(load_graph(model), mask_source(masks, threshold))
+    console.print(str(explanation))
+    if to_json is not None:
+        to_json.write_text(json.dumps(explanation.to_data(), indent=1))

@@ -12,6 +12,7 @@ import transformers
 from torch import fx, nn
 
 from bpc.cli.errors import CommandError
+from passes.masks import BlockScores, MaskSource
 from passes.program import trace
 
 
@@ -46,6 +47,11 @@ def load_graph(directory: Path) -> fx.GraphModule:
         return load(directory).graph_module
     model = load_model(directory)
     return trace(model, example_inputs(model, directory))
+
+
+def mask_source(path: Path | None, threshold: float | None) -> MaskSource:
+    """What `passes.shrink` takes as masks: a mask file, block scores read with a threshold, or None."""
+    return BlockScores(path, threshold) if path is not None and threshold is not None else path
 
 
 def load_tokenizer(directory: Path) -> Any | None:

@@ -27,18 +27,17 @@ def shrink(
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
     import passes
-    from bpc.cli.models import example_inputs, load_model, load_tokenizer
+    from bpc.cli.models import example_inputs, load_model, load_tokenizer, mask_source
     from bpc.dense import DenseModel
     from bpc.masks.files import multiply_masks
-    from passes.masks import BlockScores, resolve_masks
+    from passes.masks import resolve_masks
 
     console = quiet_console()
     with console.status("loading"):
         network = load_model(model)
     with console.status("tracing"):
         graph = passes.trace(network, example_inputs(network, model))
-        scores = BlockScores(masks, threshold) if masks is not None and threshold is not None else None
-        found = resolve_masks(graph, scores or masks)
+        found = resolve_masks(graph, mask_source(masks, threshold))
     with console.status("analysing, rewriting and verifying"):
         result = passes.shrink(graph, found, verify=verify, tolerance=tolerance)
         multiply_masks(network, found)

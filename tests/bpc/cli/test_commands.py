@@ -117,9 +117,16 @@ def test_shrink_writes_a_model_that_computes_the_same(model_directory: Path, tmp
 
 def test_inspect_with_masks_says_what_goes(model_directory: Path, tmp_path: Path) -> None:
     save_masks(heads_masks(model_directory), tmp_path / "masks.safetensors")
-    result = run("inspect", "--model", model_directory, "--masks", tmp_path / "masks.safetensors")
+    out = tmp_path / "explained.json"
+    result = run("inspect", "--model", model_directory, "--masks", tmp_path / "masks.safetensors", "--json", out)
     assert result.exit_code == 0
-    assert "parameters" in result.output
+    assert "heads: 3 live, 1 dead" in result.output
+    assert "dims 10-39: dead" in result.output
+    states = {
+        block["name"]: [unit["state"] for unit in block["units"]] for block in json.loads(out.read_text())["blocks"]
+    }
+    assert states["attention.0"] == ["live", "dead", "live", "live"]
+    assert set(states["ffn.1"]) == {"live"}
 
 
 @pytest.mark.parametrize(
