@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from torch import Tensor, fx
@@ -17,12 +17,15 @@ from bpc.report.summary import summarize
 from bpc.report.table import pruning_markdown
 from passes.pipeline import ShrinkResult
 
+if TYPE_CHECKING:
+    from bpc.dense import DenseModel
+
 
 def write_report(
     folder: str | os.PathLike[str],
     graph: fx.GraphModule,
     masks: Mapping[str, Tensor] | None,
-    result: ShrinkResult | None = None,
+    result: ShrinkResult | DenseModel | None = None,
     *,
     history: Sequence[Mapping[str, Any]] | None = None,
     title: str = "Pruning report",
@@ -30,7 +33,8 @@ def write_report(
     """Write ``report.md``, ``pattern.png`` and (with a training log) ``training.png`` into ``folder``.
 
     ``graph`` is the dense traced graph, ``masks`` what was pruned of it (None: its zeros), ``result`` what
-    `passes.shrink` made of both, ``history`` the trainer's ``state.log_history``. Returns the path of report.md.
+    `passes.shrink` (or ``program.shrink()``) made of both, ``history`` the trainer's ``state.log_history``. Returns the
+    path of report.md.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import bpc
 from bpc.program import Program
+from bpc.report import write_report
 from bpc.train import fill_zeros
 from examples.tweets.data import encoder_directory, read_tweets, split_tweets, tweets_file
 from examples.tweets.training import (
@@ -119,11 +120,15 @@ def run(settings: Settings, out: Path, console: Console) -> Outcome:
     with console.status("asking the teacher once for every tweet"):
         data = with_teacher(data, place.once("teacher", lambda: logits(dense, data, tokenizer, bf16)))
 
-    program = prune(settings, place, out / "dense", data, tokenizer)
+    program, history = prune(settings, place, out / "dense", data, tokenizer)
     with console.status("compiling"):
         small = program.shrink()
+    masks, title = program.masks(), "all-MiniLM-L6-v2 on tweets"
+    write_report(out / "report", program.plain_graph(), masks, small, history=history, title=title)
     compiled_accuracy = accuracy(small.module, held_out, tokenizer)
-    console.print(f"pruned and compiled: {compiled_accuracy}\n{small.report}", highlight=False)
+    console.print(f"pruned and compiled: {compiled_accuracy}", highlight=False)
+    if small.report is not None:
+        console.print(f"masked against small: {small.report.agreement}", highlight=False)
 
     if settings.fill_epochs > 0:
         fill(settings, place, program, small, data, tokenizer)
@@ -136,17 +141,17 @@ def run(settings: Settings, out: Path, console: Console) -> Outcome:
 
 def prune(
     settings: Settings, place: Workplace, start: Path, data: list[Example], tokenizer: PreTrainedTokenizerBase
-) -> Program:
-    """Fine-prune a copy of the dense model with the dense model as teacher."""
+) -> tuple[Program, list[dict[str, float]]]:
+    """Fine-prune a copy of the dense model with the dense model as teacher; the program and the training log."""
     model = load_classifier(start, dropout=0.0)  # the teacher's soft labels regularise enough
     spec = {"preset": settings.preset, "regularization": {"final_lambda": settings.final_lambda}}
     program = bpc.compile(model, spec, example_inputs(tokenizer))
     model.set_attn_implementation("eager")
     _embeddings(model).requires_grad_(False)  # 12 million entries that no step need update
     phase = place.phase("pruning", settings.epochs, settings.learning_rate, settings)
-    train(phase, data, tokenizer, program=program, score_learning_rate=settings.score_learning_rate)
+    trainer = train(phase, data, tokenizer, program=program, score_learning_rate=settings.score_learning_rate)
     model.set_attn_implementation("sdpa")
-    return program
+    return program, trainer.state.log_history
 
 
 def fill(
