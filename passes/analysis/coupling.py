@@ -16,7 +16,7 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
-from passes.analysis.ties import Cover, Grid, Part, Ties
+from passes.analysis.ties import Cover, Grid, Part, Repeat, Ties
 from passes.analysis.transfer import find_tables, rule_for
 from passes.channels import Axis, along, axis, shape_of, tensor_inputs, tensor_of
 
@@ -81,9 +81,9 @@ def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Cou
     ``whole`` = "heads" keeps the dims inside a head together, "units" keeps the heads as well (see `ShrinkDims`).
     """
     ties = collect_ties(constants)
-    for grid in ties.grids if whole != "dims" else ():
-        for part in grid.parts if whole == "units" else grid.parts[1:]:
-            ties.pins.setdefault(part, "heads stay whole in the module view")
+    if whole != "dims":
+        _keep_whole(ties, whole)
+    _tie_equal_grids(ties)
     members = [frozenset(c) for c in nx.connected_components(ties.graph)]
     class_of = {a: number for number, component in enumerate(members) for a in component}
     keeps = [torch.zeros(ties.sizes[next(iter(c))], dtype=torch.bool) for c in members]
@@ -102,6 +102,33 @@ def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Cou
     return coupling
 
 
+def _keep_whole(ties: Ties, whole: str) -> None:
+    """Pins for the module view: groups of heads stay rectangular, and heads (or all heads) whole."""
+    for repeat in ties.repeats:
+        copies = ties.virtual(repeat.group)
+        ties.grid(repeat.part, [repeat.whole, copies])
+    ties.repeats.clear()
+    for grid in ties.grids:
+        for part in grid.parts if whole == "units" else grid.parts[1:]:
+            ties.pins.setdefault(part, "heads stay whole in the module view")
+
+
+def _tie_equal_grids(ties: Ties) -> None:
+    """Axes that view the same flat axis in the same way are the same (layers that share their weights)."""
+    while True:
+        class_of = {a: n for n, c in enumerate(nx.connected_components(ties.graph)) for a in c}
+        first: dict[tuple[int, tuple[int, ...]], Grid] = {}
+        tied = False
+        for grid in ties.grids:
+            other = first.setdefault((class_of[grid.flat], grid.sizes), grid)
+            for a, b in zip(grid.parts, other.parts, strict=True):
+                if class_of[a] != class_of[b]:
+                    ties.same(a, b)
+                    tied = True
+        if not tied:
+            return
+
+
 def solve(coupling: Coupling) -> None:
     """Grow the keep-sets until every relation holds."""
     while True:
@@ -110,6 +137,8 @@ def solve(coupling: Coupling) -> None:
             _grow_grid(coupling, grid)
         for part in coupling.ties.parts:
             _grow_part(coupling, part)
+        for repeat in coupling.ties.repeats:
+            _grow_repeat(coupling, repeat)
         for cover in coupling.ties.covers:
             _grow_cover(coupling, cover)
         if before == [int(k.sum()) for k in coupling.keeps]:
@@ -124,7 +153,7 @@ def _grow_grid(coupling: Coupling, grid: Grid) -> None:
     if rows is not None:  # every kept head keeps its own dims, equally many
         heads = coupling.keeps[coupling.class_of[grid.parts[0]]]
         heads |= table.any(1)
-        flat |= (heads.unsqueeze(1) & rows).flatten()
+        flat |= (heads.unsqueeze(1) & rows_for(rows, len(heads))).flatten()
         return
     parts = [coupling.keeps[coupling.class_of[p]] for p in grid.parts]
     for dim, kept in enumerate(parts):
@@ -143,6 +172,17 @@ def _grow_part(coupling: Coupling, part: Part) -> None:
     piece = coupling.keeps[coupling.class_of[part.part]]
     piece |= whole[part.index]
     whole[part.index[piece]] = True
+
+
+def rows_for(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """The ragged rows of an axis of ``heads`` heads: those of its key head for each query head of a group."""
+    return rows if len(rows) == heads else rows.repeat_interleave(heads // len(rows), 0)
+
+
+def _grow_repeat(coupling: Coupling, repeat: Repeat) -> None:
+    whole = coupling.keeps[coupling.class_of[repeat.whole]]
+    part = coupling.keeps[coupling.class_of[repeat.part]]
+    whole |= part.view(-1, repeat.group).any(1)
 
 
 def _grow_cover(coupling: Coupling, cover: Cover) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from passes.analysis.coupling import Coupling, solve
+from passes.analysis.coupling import Coupling, rows_for, solve
 from passes.analysis.liveness import Liveness
 from passes.analysis.ties import Grid
 from passes.channels import Axis, any_over, axis, shape_of
@@ -21,10 +21,11 @@ def make_ragged(coupling: Coupling, liveness: Liveness) -> None:
     values = {n.name: n for n in liveness.constants.graph_module.graph.nodes}
     for inner in sorted({coupling.class_of[g.parts[-1]] for g in coupling.ties.grids if len(g.parts) == 2}):
         grids = [g for g in coupling.ties.grids if inner in {coupling.class_of[p] for p in g.parts}]
-        if not _may_be_ragged(coupling, inner, grids, values):
+        base, groups = _head_classes(coupling, grids)
+        if base is None or not _may_be_ragged(coupling, inner, grids, groups, values):
             continue
-        needed = _live_per_head(coupling, liveness, inner, grids, values)
-        heads = coupling.keeps[coupling.class_of[grids[0].parts[0]]]
+        needed = _live_per_head(coupling, liveness, inner, grids, groups, values)
+        heads = coupling.keeps[base]
         count = max(1, int(needed[heads].sum(1).max())) if bool(heads.any()) else 1
         if count < int(coupling.keeps[inner].sum()):
             coupling.rows[inner] = _pad(needed, count)
@@ -32,19 +33,36 @@ def make_ragged(coupling: Coupling, liveness: Liveness) -> None:
         _solve_again(coupling)
 
 
-def _may_be_ragged(coupling: Coupling, inner: int, grids: list[Grid], values: dict[str, fx.Node]) -> bool:
-    """Only grids (same heads, inner) touch the class, and every value that carries it carries the heads."""
+def _head_classes(coupling: Coupling, grids: list[Grid]) -> tuple[int | None, dict[int, int]]:
+    """(class of the heads that own the dims, {class of heads: heads per owner}).
+
+    With grouped queries, the query heads of a group share the dims of their key/value head.
+    """
+    number = coupling.class_of
+    groups = {number[g.parts[0]]: 1 for g in grids}
+    for repeat in coupling.ties.repeats:
+        whole, part = number[repeat.whole], number[repeat.part]
+        if whole in groups and part in groups:
+            groups[part] = repeat.group
+    owners = [n for n, group in groups.items() if group == 1]
+    return (owners[0], groups) if len(owners) == 1 else (None, groups)
+
+
+def _may_be_ragged(
+    coupling: Coupling, inner: int, grids: list[Grid], groups: dict[int, int], values: dict[str, fx.Node]
+) -> bool:
+    """Only grids (heads, inner) touch the class, and every value that carries it carries the heads."""
     ties, number = coupling.ties, coupling.class_of
-    outer = number[grids[0].parts[0]]
-    if inner in coupling.pinned or outer == inner:
+    if inner in coupling.pinned or inner in groups:
         return False
-    if any(len(g.parts) != 2 or number[g.parts[0]] != outer or number[g.parts[1]] != inner for g in grids):
+    if any(len(g.parts) != 2 or number[g.parts[1]] != inner for g in grids):
         return False
     flats = {number[g.flat] for g in grids}
     if any(number[g.flat] in flats and g not in grids for g in ties.grids) or flats & coupling.pinned.keys():
         return False
     related = {number[a] for p in ties.parts for a in (p.whole, p.part) if a is not None}
     related |= {number[a] for c in ties.covers for a in (c.table, c.user)}
+    related |= {number[a] for r in ties.repeats for a in (r.whole, r.part)}
     wholes = {number[p.whole] for p in ties.parts if p.part is not None and number[p.part] in flats}
     if inner in related or flats & {number[p.whole] for p in ties.parts} or wholes & coupling.pinned.keys():
         return False
@@ -52,9 +70,15 @@ def _may_be_ragged(coupling: Coupling, inner: int, grids: list[Grid], values: di
         return False
     for member in coupling.members[inner]:
         node = values.get(member.value)
-        if node is None or _dim_in(coupling, node, outer) is None:
+        if node is None or _heads_in(coupling, node, groups) is None:
             return False
     return True
+
+
+def _heads_in(coupling: Coupling, node: fx.Node, groups: dict[int, int]) -> tuple[int, int] | None:
+    """(the one dim of a value that is a heads dim, heads per owner); None if there is none or more than one."""
+    found = [(d, group) for n, group in groups.items() if (d := _dim_in(coupling, node, n)) is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def _dim_in(coupling: Coupling, node: fx.Node, number: int) -> int | None:
@@ -68,24 +92,34 @@ def _dim_in(coupling: Coupling, node: fx.Node, number: int) -> int | None:
 
 
 def _live_per_head(
-    coupling: Coupling, liveness: Liveness, inner: int, grids: list[Grid], values: dict[str, fx.Node]
+    coupling: Coupling,
+    liveness: Liveness,
+    inner: int,
+    grids: list[Grid],
+    groups: dict[int, int],
+    values: dict[str, fx.Node],
 ) -> torch.Tensor:
-    """(heads, dims) bool: live in some value that carries the class, flat or split."""
-    outer = coupling.class_of[grids[0].parts[0]]
-    needed = torch.zeros(grids[0].sizes, dtype=torch.bool)
+    """(owning heads, dims) bool: live in some value that carries the class, flat or split."""
+    tables = []
     for member in coupling.members[inner]:
         node = values[member.value]
-        head_dim = _dim_in(coupling, node, outer)
-        assert head_dim is not None
+        found = _heads_in(coupling, node, groups)
+        assert found is not None
+        head_dim, group = found
         live = liveness.of(node)
         rest = [d for d in range(live.dim()) if d not in (head_dim, member.dim)]
-        table = any_over(live, rest).permute(head_dim, member.dim, *rest).reshape(needed.shape)
-        needed |= table
+        table = any_over(live, rest).permute(head_dim, member.dim, *rest)
+        tables.append(_per_owner(table.reshape(table.shape[0], table.shape[1]), group))
     for grid in grids:
         for member in coupling.members[coupling.class_of[grid.flat]]:
             if member.value in values:
-                needed |= _flat_live(liveness, values[member.value], member).view(grid.sizes)
-    return needed
+                table = _flat_live(liveness, values[member.value], member).view(grid.sizes)
+                tables.append(_per_owner(table, groups[coupling.class_of[grid.parts[0]]]))
+    return torch.stack(tables).any(0)
+
+
+def _per_owner(table: torch.Tensor, group: int) -> torch.Tensor:
+    return table if group == 1 else table.unflatten(0, (-1, group)).any(1)
 
 
 def _flat_live(liveness: Liveness, node: fx.Node, member: Axis) -> torch.Tensor:
@@ -113,7 +147,7 @@ def _solve_again(coupling: Coupling) -> None:
             coupling.class_of[g.parts[-1]]
             for g in coupling.ties.grids
             if (rows_of := coupling.rows.get(coupling.class_of[g.parts[-1]])) is not None
-            and bool((coupling.keeps[coupling.class_of[g.flat]].view(g.sizes) & ~rows_of).any())
+            and bool((coupling.keeps[coupling.class_of[g.flat]].view(g.sizes) & ~rows_for(rows_of, g.sizes[0])).any())
         }
         if not broken:
             return

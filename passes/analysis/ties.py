@@ -2,7 +2,8 @@
 
 same      two axes keep the same indices
 grid      a flat axis is the row-major product of others (views: F <-> (H, D))
-part      index k of one axis is index ``index[k]`` of another (slice, cat, flip, repeat)
+part      index k of one axis is index ``index[k]`` of another (slice, cat, flip)
+repeats   index k of one axis reads index ``k // group`` of another (grouped queries); uneven groups select at the use
 needs     one index of an axis must stay while a value lives (select)
 covers    a table keeps at least what its user keeps; the user selects
 pin       all indices stay, with the reason
@@ -45,6 +46,23 @@ class Cover:
     dim: int  # of the operand
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """Heads ``part`` read heads ``whole`` in groups of ``group``: part keeps what it likes, whole what part reads.
+
+    ``node`` is the operator that repeats: a reshape of an expanded dim, repeat_interleave or a grouped attention;
+    ``operand`` is the value whose dim ``dim`` is ``whole``; ``copies`` is the expanded dim of the reshape's source.
+    """
+
+    whole: Axis
+    part: Axis
+    group: int
+    node: fx.Node
+    operand: fx.Node
+    dim: int
+    copies: Axis | None = None
+
+
 @dataclass
 class Ties:
     tables: frozenset[fx.Node]
@@ -53,6 +71,7 @@ class Ties:
     grids: list[Grid] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     covers: list[Cover] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
     pins: dict[Axis, str] = field(default_factory=dict)
     _virtual: int = 0
 
@@ -134,7 +153,10 @@ class Ties:
                 continue
             ins = [a for d in group.inputs if (a := self.axis(source, d)) is not None]
             outs = [a for d in group.outputs if (a := self.axis(node, d)) is not None]
-            if len(outs) == 1:
+            repeat = repeat_of_expanded(node, source, ins, outs)
+            if repeat is not None:
+                self.repeats.append(repeat)
+            elif len(outs) == 1:
                 self.grid(outs[0], ins)
             elif len(ins) == 1:
                 self.grid(ins[0], outs)
@@ -142,3 +164,18 @@ class Ties:
                 flat = self.virtual(torch.Size(self.sizes[a] for a in ins).numel())
                 self.grid(flat, ins)
                 self.grid(flat, outs)
+
+
+def repeat_of_expanded(node: fx.Node, source: fx.Node, ins: Sequence[Axis], outs: Sequence[Axis]) -> Repeat | None:
+    """reshape(expand(x (.., K, 1, ..), (.., K, G, ..)), (.., K * G, ..)) repeats the K heads of x, G times each."""
+    if source.target is not torch.ops.aten.expand.default or len(ins) != 2 or len(outs) != 1 or len(source.users) != 1:
+        return None
+    heads, copies = ins
+    origin = source.args[0]
+    if not isinstance(origin, fx.Node) or copies.dim != heads.dim + 1:
+        return None
+    shape, wide = shape_of(origin), shape_of(source)
+    if len(shape) != len(wide) or shape[heads.dim] != wide[heads.dim] or shape[copies.dim] != 1:
+        return None
+    whole = axis(origin, heads.dim)
+    return None if whole is None else Repeat(whole, outs[0], wide[copies.dim], node, origin, heads.dim, copies)

@@ -24,6 +24,7 @@ from passes.base import Pass, PassResult
 from passes.channels import Axis, axis, is_parameter, shape_of, tensor_inputs, tensor_of
 from passes.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
 from passes.plan import Cut, HeadView, cut_tensor
+from passes.rewrite.repeats import rewrite_repeats
 
 aten = torch.ops.aten
 
@@ -50,6 +51,7 @@ class ShrinkDims(Pass):
         if not any(cut.keep for cut in cuts):
             return PassResult(result, False, {"cuts": (), "heads": (), "coupling": coupling})
         _select_at_use(result, coupling)
+        rewrite_repeats(result, coupling)
         for node in list(result.graph.nodes):
             rewrite = LITERALS.get(node.target) if node.op == "call_function" else None
             if rewrite is not None:

@@ -226,7 +226,7 @@ def vit_like(model: Any, config: Any, layers: str = "layers.{}.", **more: Any) -
             ),
         ),
         each(layers, 2, lambda p: ffn(p, "mlp.fc1", "mlp.fc2", then=after[1](p))),
-        inert=("k_proj.bias",),
+        inert=("k_proj.bias", "mask_token"),
         **more,
     )
 

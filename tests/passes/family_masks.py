@@ -49,12 +49,14 @@ def heads(draft: Draft, family: Family) -> None:
     for layer, unit in enumerate(family.attention):
         group = unit.heads // unit.kv_heads
         dims = len(unit.output.rows(draft.parameters)[0]) // unit.heads
-        dead_value, dead_output, uniform = layer % unit.kv_heads, (layer + group) % unit.heads, unit.heads - 1
+        dead_value, dead_output = layer % unit.kv_heads, (layer % unit.kv_heads * group + group) % unit.heads
+        left = [h for h in range(unit.heads) if h // group != dead_value and h != dead_output]
         values = torch.arange(unit.kv_heads).repeat_interleave(dims) == dead_value
         draft.kill_rows(unit.value, values, draft.random(len(values), keep=0.5))
         draft.of(unit.output)[:, dead_output * dims : (dead_output + 1) * dims] = False
         size = len(unit.query.rows(draft.parameters)) // unit.heads
-        draft.of(unit.query)[uniform * size :] = False  # its scores are constant: a mean of the values
+        if len(left) > 1:  # its scores are constant: a mean of the values
+            draft.of(unit.query)[left[-1] * size : (left[-1] + 1) * size] = False
     for feed in family.feed_forward:
         _dead_units(draft, feed)
 

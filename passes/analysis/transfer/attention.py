@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from passes.analysis.rule import Live, Rule
+from passes.analysis.ties import Repeat
 from passes.channels import (
     Fact,
     any_over,
@@ -101,8 +102,8 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
     for dim in range(-len(shape_of(q)), -2):
         ties.same(ties.axis(q, dim), ties.axis(node, dim))
         if dim == -3 and group > 1:
-            _tie_groups(q, k, ties, group)
-            _tie_groups(q, v, ties, group)
+            _tie_groups(node, k, ties, group)
+            _tie_groups(node, v, ties, group)
         else:
             ties.same(ties.axis(q, dim), ties.axis(k, dim))
             ties.same(ties.axis(q, dim), ties.axis(v, dim))
@@ -111,13 +112,10 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
         ties.cover(node, mask, range(-len(shape_of(mask)), -1))
 
 
-def _tie_groups(q: fx.Node, kv: fx.Node, ties: Ties, group: int) -> None:
-    heads, kv_heads = ties.axis(q, -3), ties.axis(kv, -3)
-    copies = ties.virtual(group)
+def _tie_groups(node: fx.Node, kv: fx.Node, ties: Ties, group: int) -> None:
+    heads, kv_heads = ties.axis(node, -3), ties.axis(kv, -3)
     if heads is not None and kv_heads is not None:
-        ties.grid(heads, [kv_heads, copies])
-    elif heads is not None:
-        ties.same(heads, copies)
+        ties.repeats.append(Repeat(kv_heads, heads, group, node, kv, kv_heads.dim))
 
 
 RULE = Rule("attention", constant, live, ties)

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from passes.analysis.rule import Live, Rule
+from passes.analysis.ties import Repeat
 from passes.channels import (
     Fact,
     fact_shape,
@@ -272,9 +273,7 @@ def tie_repeat_interleave(node: fx.Node, ties: Ties, constants: Constants) -> No
     _tie_others(node, source, dim, ties)
     flat, piece = ties.axis(node, dim), ties.axis(source, dim)
     if flat is not None and piece is not None:
-        copies = ties.virtual(count)
-        ties.pins[copies] = "repeated"
-        ties.grid(flat, [piece, copies])
+        ties.repeats.append(Repeat(piece, flat, count, node, source, dim))
     elif flat is not None:
         ties.pins[flat] = "repeated"
 

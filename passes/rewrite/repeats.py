@@ -1,0 +1,56 @@
+"""Grouped heads after the cut: k, v (B, K, S, D) serve the query heads (B, H, L, D) that are left.
+
+    every kept group has g heads     ->  the same operator with groups of g
+    uneven groups                    ->  index_select(kv, heads, [kv head of each query head]), no repetition
+
+Part of `shrink_dims`; the relation itself is `Repeat` in `passes.analysis.ties`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from passes.analysis.coupling import Coupling
+from passes.analysis.ties import Repeat
+
+aten = torch.ops.aten
+
+
+def rewrite_repeats(graph_module: fx.GraphModule, coupling: Coupling) -> None:
+    """Rewrite in place, before literal sizes are (the sizes of expanded dims follow ``coupling``)."""
+    for number, repeat in enumerate(coupling.ties.repeats):
+        part = coupling.keeps[coupling.class_of[repeat.part]]
+        whole = coupling.keeps[coupling.class_of[repeat.whole]]
+        if bool(part.all()):
+            continue
+        per_group = part.view(-1, repeat.group).sum(1)[whole]
+        if len(per_group) and bool((per_group == per_group[0]).all()) and int(per_group[0]) > 0:
+            _shrink_groups(repeat, coupling, int(per_group[0]))
+        else:
+            owners = torch.arange(len(part)) // repeat.group
+            _select_owners(graph_module, repeat, (torch.cumsum(whole, 0) - 1)[owners[part]], f"head_index_{number}")
+
+
+def _shrink_groups(repeat: Repeat, coupling: Coupling, group: int) -> None:
+    if repeat.copies is not None:
+        coupling.keeps[coupling.class_of[repeat.copies]][:] = torch.arange(repeat.group) < group
+    elif repeat.node.target is aten.repeat_interleave.self_int:
+        repeat.node.args = (repeat.operand, group, *repeat.node.args[2:])
+
+
+def _select_owners(graph_module: fx.GraphModule, repeat: Repeat, index: torch.Tensor, name: str) -> None:
+    node, graph = repeat.node, graph_module.graph
+    while hasattr(graph_module, name):
+        name += "_"
+    graph_module.register_buffer(name, index, persistent=False)
+    with graph.inserting_before(node):
+        positions = graph.get_attr(name)
+        chosen = graph.call_function(aten.index_select.default, (repeat.operand, repeat.dim, positions))
+    if repeat.copies is not None:  # the reshape reads (.., heads, 1, ..) instead of the expanded value
+        node.args = (chosen, *node.args[1:])
+    elif node.target is aten.repeat_interleave.self_int:
+        node.replace_all_uses_with(chosen)
+    else:
+        node.replace_input_with(repeat.operand, chosen)
+        node.kwargs = {k: v for k, v in node.kwargs.items() if k != "enable_gqa"}

@@ -1,0 +1,128 @@
+"""Every architecture, both attention forms, several kinds of masks: the small graph computes what the masked model
+does, and has exactly the shapes that the theory predicts.
+
+The reference is the eager model with masked weights (and, inside `shrink`, the masked graph on fresh inputs of several
+shapes). The predicted shapes come from `family_structure`, which knows masks and structure but no graph.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES, Family, make
+from family_masks import draw, masked
+from family_structure import predict_shapes
+from torch import fx, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+import passes
+from passes.graph import get_attribute
+from passes.pipeline import TOLERANCE, least_precise
+from passes.program import trace_info
+
+Traced = tuple[nn.Module, dict[str, Any], fx.GraphModule]
+
+
+@functools.lru_cache(maxsize=2)  # the kinds of one family follow each other
+def traced(name: str, form: str, dtype: torch.dtype = torch.float64) -> Traced:
+    model, inputs = make(FAMILIES[name], form, dtype)
+    return model, inputs, passes.trace(model, inputs)
+
+
+def tensors(result: Any) -> list[torch.Tensor]:
+    return [t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+
+
+def eager(model: nn.Module, inputs: dict[str, Any], parameters: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The untraced model with other numbers in its parameters."""
+    with torch.no_grad():
+        return tensors(functional_call(model, parameters, kwargs=inputs))
+
+
+def distance(expected: list[torch.Tensor], actual: list[torch.Tensor]) -> float:
+    """Largest difference relative to the outputs' scale."""
+    assert [t.shape for t in expected] == [t.shape for t in actual]
+    return max(float((a - b).abs().max() / a.abs().max().clamp(min=1.0)) for a, b in zip(expected, actual, strict=True))
+
+
+def shapes_of(graph_module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
+    names = {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}
+    return {name: tuple(get_attribute(graph_module, name).shape) for name in names}
+
+
+def unit_parameters(family: Family) -> set[str | None]:
+    parts = [p for unit in (*family.attention, *family.feed_forward) for p in unit.parts]
+    return {p.weight for p in parts} | {p.bias for p in parts}
+
+
+def check_shapes(family: Family, traced_shapes: Any, small: fx.GraphModule, parameters: Any, aliases: Any) -> None:
+    """The small graph's parameters have the predicted shapes; what it has besides are vectors (constants, indices)."""
+    predicted = predict_shapes(parameters, family.attention, family.feed_forward)
+    found, in_units = shapes_of(small), unit_parameters(family)
+    expected = {}
+    for name, shape in predicted.items():
+        used = aliases.get(name, name)
+        gone = shape is None or (used not in found and name not in in_units)  # a norm before a sublayer that died
+        if used in traced_shapes and not gone:
+            expected[used] = shape
+    assert {name: found.get(name) for name in expected} == expected
+    assert not {name for name, shape in predicted.items() if shape is None} & found.keys()
+    new = {name: shape for name, shape in found.items() if name not in traced_shapes}
+    assert all(sum(size > 1 for size in shape) <= 1 for shape in new.values()), new
+
+
+def run_case(name: str, form: str, kind: str, dtype: torch.dtype = torch.float64) -> None:
+    family = FAMILIES[name]
+    model, inputs, graph = traced(name, form, dtype)
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    masks = draw(kind, family, parameters)
+    result = passes.shrink(graph, masks)
+    tolerance = TOLERANCE[least_precise(graph)]
+    zeroed = masked(parameters, masks)
+    with torch.no_grad():
+        actual = tensors(result.graph_module(**inputs))
+    assert distance(eager(model, inputs, zeroed), actual) <= tolerance
+    assert result.report.agreement is not None
+    assert result.report.agreement.max_rel_diff <= tolerance
+    check_shapes(family, shapes_of(graph), result.graph_module, zeroed, trace_info(graph).aliases)
+
+
+FORMS = [(name, form) for name, family in FAMILIES.items() for form in family.forms]
+# The first form of every family sees all kinds; the second the two that differ most in how attention is cut.
+CASES = [
+    (name, form, kind)
+    for name, form in FORMS
+    for kind in (
+        ("heads", "rows", "blocks", "layer", "nothing") if form == FAMILIES[name].forms[0] else ("rows", "layer")
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "form", "kind"), CASES)
+def test_small_equals_masked_and_has_the_predicted_shapes(name: str, form: str, kind: str) -> None:
+    run_case(name, form, kind)
+
+
+@pytest.mark.parametrize("name", ["bert", "t5", "gpt2", "llama", "modernbert", "vit", "nn-decoder"])
+def test_float32(name: str) -> None:
+    run_case(name, FAMILIES[name].forms[0], "blocks", torch.float32)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_parameter_moves_the_output(name: str) -> None:
+    """A suite whose weights do not matter proves nothing (trap 20): zero each parameter, and the output changes."""
+    family = FAMILIES[name]
+    model, inputs = make(family, family.forms[0])
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    reference = eager(model, inputs, parameters)
+    still = set()
+    for parameter, value in parameters.items():
+        changed = eager(model, inputs, parameters | {parameter: torch.zeros_like(value)})
+        if distance(reference, changed) < 1e-4:
+            still.add(parameter)
+    expected = {n for n in parameters if n.endswith(family.inert)} if family.inert else set()
+    assert still == expected
