@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 import typer
 from torch import nn
@@ -50,9 +51,11 @@ class Run:
                 per_device_eval_batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
                 logging_steps=10,
+                disable_tqdm=False,
                 save_total_limit=2,
                 save_strategy="epoch",
                 report_to=[],
+                use_cpu=not torch.accelerator.is_available(),  # said aloud: bf16 on a CPU needs it
                 bf16=self.bf16,
                 seed=self.seed,
                 dataloader_pin_memory=False,
