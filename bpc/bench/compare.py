@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,11 +14,12 @@ import onnx_ir as ir
 import torch
 from torch.utils import _pytree as pytree
 
+from bpc.bench.feed import random_feed
 from bpc.bench.result import Comparison, this_machine
 from bpc.bench.timing import Clock, Worker, alternate, available_threads
 from bpc.emit.axes import dynamic_axes, resized_inputs
 from bpc.emit.flops import FlopModel, flop_model
-from bpc.emit.onnx import FLOPS_KEY, INPUTS_KEY, OPSET, export_onnx, graph_of
+from bpc.emit.onnx import FLOPS_KEY, OPSET, export_onnx, graph_of
 from passes.program import exported_program, trace_info
 
 Runtime = Literal["onnx", "eager", "compiled"]
@@ -135,26 +135,6 @@ def _onnx_side(path: Path, folder: Path, batch: int, length: int) -> tuple[dict[
     inputs = folder / "inputs.npz"
     np.savez(inputs, allow_pickle=False, **random_feed(model, batch, length))
     return {"kind": "onnx", "path": str(path), "inputs": str(inputs)}, FlopModel.from_json(text)
-
-
-def random_feed(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
-    """Inputs for a file bpc wrote: integers in the range of the export's example, masks all ones, normal floats."""
-    ranges = json.loads(model.metadata_props.get(INPUTS_KEY, "{}"))
-    generator = np.random.default_rng(0)
-    sizes = {"batch": batch, "sequence": length}
-    feed: dict[str, np.ndarray] = {}
-    for value in model.graph.inputs:
-        assert value.shape is not None
-        assert value.dtype is not None
-        shape = [d if isinstance(d, int) else sizes.get(str(d.value), ranges.get(str(d.value), 2)) for d in value.shape]
-        kind = value.dtype.numpy()
-        if not np.issubdtype(kind, np.integer):
-            feed[str(value.name)] = generator.standard_normal(shape).astype(kind)
-            continue
-        low, high = ranges.get(value.name, (1, 1))
-        low = 1 if (low, high) == (0, 1) else low
-        feed[str(value.name)] = generator.integers(low, high + 1, shape).astype(kind)
-    return feed
 
 
 def _torch_side(

@@ -16,9 +16,10 @@ from bpc.emit.axes import DynamicAxes, resized_inputs
 from passes.program import trace_info
 from passes.verify import fresh_inputs, outputs_of
 
-# Largest difference allowed, relative to the outputs' size: rounding of the precision, with room for depth. int8 is
-# quantized: its error is a property of model and calibration, so it is measured and reported, not bounded here.
-TOLERANCE = {"float32": 2e-4, "bfloat16": 1e-1, "float16": 2e-2, "int8": float("inf")}
+# Largest difference allowed, relative to the outputs' size. int8's error is a property of the model and its
+# calibration, so it is measured and reported; the bound only catches files that are plainly wrong. Half precision is
+# checked before the conversion (see `export_onnx`).
+TOLERANCE = {"float32": 2e-4, "bfloat16": 2e-4, "float16": 2e-4, "int8": 1.0}
 
 
 class ExportError(RuntimeError):

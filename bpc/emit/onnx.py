@@ -11,7 +11,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,11 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from bpc.bench.feed import INPUTS_KEY
 from bpc.emit import recipe as recipes
 from bpc.emit.axes import DynamicAxes, dynamic_axes, input_names, name_axes, output_names
 from bpc.emit.check import TOLERANCE, FileAgreement, check_file
+from bpc.emit.floats import ConvertFloats
 from bpc.emit.flops import flop_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.storage import Staging, write
@@ -34,8 +36,10 @@ Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 # 23 brings Attention and RMSNormalization; ONNX Runtime 1.23 (our lowest) runs it.
 OPSET = 23
 
+_HALF = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+
 # Metadata keys of a written file.
-RECIPE_KEY, DTYPE_KEY, FLOPS_KEY, INPUTS_KEY = "bpc.recipe", "bpc.dtype", "bpc.flops", "bpc.inputs"
+RECIPE_KEY, DTYPE_KEY, FLOPS_KEY, TUNING_KEY = "bpc.recipe", "bpc.dtype", "bpc.flops", "bpc.autotune"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ def export_onnx(
     dtype: Dtype = "float32",
     *,
     recipe: Recipe | None = None,
+    autotune: bool = False,
+    tuning_shapes: Sequence[tuple[int, int]] = ((8, 128), (1, 128)),
+    calibration: Iterable[Mapping[str, Any]] | None = None,
     check: bool = True,
     opset: int = OPSET,
 ) -> OnnxExport:
@@ -70,7 +77,11 @@ def export_onnx(
     path: the ``.onnx`` file. Written beside the destination, checked, then moved in place; over 1.9 GB of weights
         go to ``<path>.data``.
     target: ONNX Runtime's CPU or CUDA provider.
+    dtype: "float32"; "int8" (linear layers, see `bpc.emit.quantize`); for CUDA also "float16" and "bfloat16".
     recipe: the forms to use, e.g. read from another file with `read_recipe`; None: the shipped default of the target.
+    autotune: measure the forms on this machine (CPU target) instead, at the (batch, length) pairs of
+        ``tuning_shapes``; what was measured is stored in the file, and its recipe repeats the export elsewhere.
+    calibration: for "int8": inputs {name: array} whose ranges fix the activations' scales; None: scaled at each run.
     check: compare the file with the graph on ONNX Runtime (example, other batch sizes and lengths, batch 1).
     opset: 20 or later. The attention forms need 23; below, attention is exported written out.
 
@@ -81,16 +92,36 @@ def export_onnx(
         raise ValueError(f"opset={opset}: bpc writes opset 20 and later (Gelu is an operator from there on)")
     if dtype not in TOLERANCE:
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(TOLERANCE)}")
+    if dtype in _HALF and target == "cpu":
+        raise ValueError(
+            f'dtype="{dtype}": ONNX Runtime\'s CPU provider has no half-precision products and would convert back and '
+            'forth; for the CPU use dtype="int8", half precision with target="cuda"'
+        )
+    if calibration is not None and dtype != "int8":
+        raise ValueError(f'calibration inputs are for dtype="int8", not {dtype}')
     graph = graph_of(source)
-    recipe = recipe or default_recipe(target)
     program = exported_program(graph)
     axes = dynamic_axes(graph, program)
     model = to_onnx(graph, program, axes, opset)
+    _describe(model, dtype, graph, axes)
+    recipe = recipe or default_recipe(target)
+    if autotune:
+        recipe = _autotune(model, recipe, target, tuning_shapes)
     changed = recipes.apply(recipe, model)
-    _describe(model, recipe, dtype, graph, axes)
+    model.metadata_props[RECIPE_KEY] = recipe.to_json()
     with Staging(path) as staging:
+        agreement = None
+        if dtype in _HALF:
+            # No CPU provider runs these: the form is checked in float32, then only the number format changes.
+            if check:
+                exact = write(model, staging.directory, "float32.onnx")
+                agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])
+            ConvertFloats(_HALF[dtype])(model)
+        elif dtype == "int8":
+            model = _quantized(model, calibration)
         staged = write(model, staging.directory, staging.destination.name)
-        agreement = check_file(staged, graph, axes, tolerance=TOLERANCE[dtype]) if check else None
+        if check and dtype not in _HALF:
+            agreement = check_file(staged, graph, axes, tolerance=TOLERANCE[dtype])
         staging.commit(staged)
     seconds = time.perf_counter() - start
     return OnnxExport(Path(path), recipe, dtype, tuple(changed), agreement, axes.example, seconds)
@@ -138,10 +169,28 @@ def _rename(model: ir.Model, values: Sequence[ir.Value], names: Sequence[str]) -
         value.name = name
 
 
-def _describe(model: ir.Model, recipe: Recipe, dtype: str, graph: fx.GraphModule, axes: DynamicAxes) -> None:
-    """Record in the file how it was made and what a benchmark needs: its arithmetic and its inputs' ranges."""
+def _autotune(model: ir.Model, recipe: Recipe, target: Target, shapes: Sequence[tuple[int, int]]) -> Recipe:
+    if target != "cpu":
+        raise ValueError(f"autotune measures on the CPU provider; for target={target!r} give a recipe")
+    from bpc.emit.autotune import tune
+
+    tuning = tune(model, recipe, shapes=shapes)
+    model.metadata_props[TUNING_KEY] = tuning.to_json()
+    return tuning.recipe
+
+
+def _quantized(model: ir.Model, calibration: Iterable[Mapping[str, Any]] | None) -> ir.Model:
+    from bpc.emit.quantize import quantize  # loads the quantizers, which few exports need
+
+    result = quantize(model, calibration)
+    result.metadata_props.update(model.metadata_props)
+    return result
+
+
+def _describe(model: ir.Model, dtype: str, graph: fx.GraphModule, axes: DynamicAxes) -> None:
+    """Record in the file what a benchmark needs: its arithmetic and its inputs' ranges."""
     properties = model.metadata_props
-    properties[RECIPE_KEY], properties[DTYPE_KEY] = recipe.to_json(), dtype
+    properties[DTYPE_KEY] = dtype
     flops = flop_model(graph, axes)
     if flops is not None:
         properties[FLOPS_KEY] = flops.to_json()

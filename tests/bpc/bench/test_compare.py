@@ -10,7 +10,8 @@ from rich.console import Console
 from torch import fx, nn
 
 import passes
-from bpc.bench.compare import compare, matmul_peak, random_feed
+from bpc.bench.compare import compare, matmul_peak
+from bpc.bench.feed import random_feed
 from bpc.bench.result import Comparison, comparison_table, this_machine
 from bpc.bench.timing import BenchmarkError, Timing, Worker, alternate
 from bpc.emit.onnx import export_onnx

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from torch import fx
+
+from bpc.emit.floats import ConvertFloats
+from bpc.emit.onnx import export_onnx
+from bpc.emit.quantize import quantize
+from bpc.emit.recipe import Recipe, apply
+
+FEED = {
+    "input_ids": np.arange(3, 30).reshape(3, 9),
+    "attention_mask": (np.arange(9) < [[9], [5], [2]]).astype(np.int64),
+}
+
+
+def run(model: ir.Model | Path) -> np.ndarray:
+    source = model if isinstance(model, Path) else ir.to_proto(model).SerializeToString()
+    return onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"]).run(None, FEED)[0]
+
+
+@pytest.fixture
+def model(exported: ir.Model) -> ir.Model:
+    return exported.clone()
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_int8_keeps_the_function_and_the_last_layer(model: ir.Model, static: bool) -> None:
+    apply(Recipe("rows", "separate", "sum"), model)
+    expected = run(model)
+    small = quantize(model, [FEED, {k: torch.from_numpy(v) for k, v in FEED.items()}] if static else None)
+    actual = run(small)
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 0.3  # quantized, and still the same function
+    operators = Counter(n.op_type for n in small.graph)
+    linear = 2 * 6  # two layers of six
+    if static:
+        assert operators["DequantizeLinear"] >= linear
+        assert operators["MatMul"] == linear + 1
+    else:
+        assert operators["MatMulInteger"] == linear
+        assert operators["MatMul"] == 1  # the answer head
+    assert operators["Attention"] == 2
+    weights = [v for v in small.graph.initializers.values() if v.dtype == ir.DataType.INT8 and len(v.shape or ()) == 2]
+    assert len(weights) == linear
+
+
+def test_int8_export_is_checked_and_described(tiny_graph: fx.GraphModule, tmp_path: Path) -> None:
+    written = export_onnx(tiny_graph, tmp_path / "m.onnx", dtype="int8")
+    plain = export_onnx(tiny_graph, tmp_path / "f.onnx", check=False)
+    assert written.agreement is not None
+    assert written.agreement.max_abs_diff > 1e-4
+    properties = ir.load(written.path).metadata_props
+    assert properties["bpc.dtype"] == "int8"
+    assert properties["bpc.flops"] == ir.load(plain.path).metadata_props["bpc.flops"]
+
+
+def test_calibration_inputs_need_the_models_names(model: ir.Model) -> None:
+    with pytest.raises(ValueError, match="lack attention_mask"):
+        quantize(model, [{"input_ids": FEED["input_ids"]}])
+
+
+def test_float16_numbers_are_close_and_outputs_stay_float32(model: ir.Model) -> None:
+    expected = run(model)
+    assert ConvertFloats(ir.DataType.FLOAT16)(model).modified
+    assert not [v for v in model.graph.initializers.values() if v.dtype == ir.DataType.FLOAT]
+    actual = run(model)
+    assert actual.dtype == np.float32
+    assert 1e-6 < np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
+    assert not ConvertFloats(ir.DataType.FLOAT16)(model).modified
+
+
+def test_the_lowest_float32_stays_finite(model: ir.Model) -> None:
+    apply(Recipe("multi-head"), model)
+    assert [v for v in model.graph.initializers.values() if v.const_value.numpy().min() < -1e30]
+    ConvertFloats(ir.DataType.BFLOAT16)(model)
+    for value in model.graph.initializers.values():
+        if value.dtype == ir.DataType.BFLOAT16:
+            assert np.isfinite(value.const_value.numpy().astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_files_for_cuda(tiny_graph: fx.GraphModule, tmp_path: Path, dtype: str) -> None:
+    written = export_onnx(tiny_graph, tmp_path / "m.onnx", target="cuda", dtype=dtype)  # type: ignore[arg-type]
+    assert written.agreement is not None  # of the form, in float32
+    assert written.agreement.max_abs_diff < 1e-4
+    graph = ir.load(written.path).graph
+    assert {v.dtype for v in graph.outputs} == {ir.DataType.FLOAT}
+    operators = Counter((n.domain, n.op_type) for n in graph)
+    assert operators["com.microsoft", "MultiHeadAttention"] == 2
+    kinds = {v.dtype for v in graph.initializers.values()}
+    assert ir.DataType[dtype.upper()] in kinds
+    assert ir.DataType.FLOAT not in kinds
+
+
+def test_half_precision_is_refused_for_the_cpu(tiny_graph: fx.GraphModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='use dtype="int8"'):
+        export_onnx(tiny_graph, tmp_path / "m.onnx", dtype="float16")
+    with pytest.raises(ValueError, match="calibration inputs are for"):
+        export_onnx(tiny_graph, tmp_path / "m.onnx", calibration=[FEED])
