@@ -6,6 +6,7 @@ and defaults follow method.md and sections 3 to 5 of the paper.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -79,8 +80,6 @@ class Regularization(_Section):
 
     def weight(self, group: str) -> float:
         """Relative weight of a group: its own entry, else the first glob that matches, else 1."""
-        from fnmatch import fnmatchcase
-
         if group in self.groups:
             return self.groups[group]
         return next((w for pattern, w in self.groups.items() if fnmatchcase(group, pattern)), 1.0)

@@ -69,15 +69,14 @@ class Roles:
 
     def __getitem__(self, weight: str) -> LinearRole:
         """The entry of a weight, by any of its names. Raises KeyError."""
-        return next((r for r in self.linears if weight in r.names), None) or _missing(weight)
+        for role in self.linears:
+            if weight in role.names:
+                return role
+        raise KeyError(f"no linear of the graph multiplies by {weight!r}")
 
     def names(self) -> tuple[str, ...]:
         """The roles that exist, sorted."""
         return tuple(sorted({r.role for r in self.linears}))
-
-
-def _missing(weight: str) -> LinearRole:
-    raise KeyError(f"no linear of the graph multiplies by {weight!r}")
 
 
 def find_roles(graph_module: fx.GraphModule) -> Roles:
