@@ -2,6 +2,9 @@
 
 split, chunk, unbind    ->  slice / select per piece (no operator has several results)
 view, _unsafe_view      ->  reshape (whether memory is contiguous is no business of a graph rewrite)
+stack                   ->  cat of unsqueezed pieces
+native_layer_norm [0]   ->  layer_norm
+einsum of two operands  ->  matmul (see `einsum`)
 select of a view        ->  view of a slice (see `raise_selects`: fused projections)
 batch · heads           ->  batch, heads (see `unmerge`)
 """
@@ -14,6 +17,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from passes.einsum import einsum_to_matmul
+from passes.metadata import call
 from passes.raise_selects import raise_selects
 from passes.symbols import unify_symbols
 from passes.unmerge import unmerge
@@ -37,9 +42,37 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
             node.target = aten.reshape.default
         elif node.target in _SPLITS or node.target is aten.unbind.int:
             _split_to_slices(graph, node)
+        elif node.target is aten.stack.default:
+            _stack_to_cat(graph, node)
+        elif node.target is aten.native_layer_norm.default:
+            _one_result(graph, node)
+        elif node.target is aten.einsum.default:
+            einsum_to_matmul(graph, node)
     unify_symbols(graph_module)
     raise_selects(graph)
     unmerge(graph)
+
+
+def _stack_to_cat(graph: fx.Graph, node: fx.Node) -> None:
+    pieces: Any = node.args[0]
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    dim %= node.meta["val"].dim()
+    with graph.inserting_before(node):
+        wide = [call(graph, aten.unsqueeze.default, piece, dim) for piece in pieces]
+        node.replace_all_uses_with(call(graph, aten.cat.default, wide, dim))
+    graph.erase_node(node)
+
+
+def _one_result(graph: fx.Graph, node: fx.Node) -> None:
+    """native_layer_norm also returns mean and inverse deviation; a graph that only runs forward reads the first."""
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
+        return
+    with graph.inserting_before(node):
+        new = call(graph, aten.layer_norm.default, *node.args)
+    for user in list(node.users):
+        user.replace_all_uses_with(new)
+        graph.erase_node(user)
+    graph.erase_node(node)
 
 
 def _split_to_slices(graph: fx.Graph, node: fx.Node) -> None:

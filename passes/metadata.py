@@ -52,6 +52,13 @@ def infer(node: fx.Node) -> Any:
         return _call(node, {n: n.meta["val"] for n in node.all_input_nodes})
 
 
+def call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """A new call_function node with metadata, at the graph's insertion point."""
+    node = graph.call_function(target, args, kwargs)
+    node.meta["val"] = infer(node)
+    return node
+
+
 def _call(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     assert callable(node.target)
     return node.target(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))

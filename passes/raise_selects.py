@@ -16,7 +16,7 @@ from torch import fx
 
 from passes.analysis.transfer.structural import permutation
 from passes.channels import is_static, reshape_groups, shape_of, tensor_of
-from passes.metadata import infer
+from passes.metadata import call
 
 aten = torch.ops.aten
 
@@ -109,20 +109,20 @@ def _raise(graph: fx.Graph, node: fx.Node, dim: int, index: int) -> fx.Node:
     inner = _raise(graph, *step, index)
     if node.target in _PERMUTES:
         order = [d - (d > step[1]) for d in permutation(node) if d != step[1]]
-        return _call(graph, aten.permute.default, inner, order)
+        return call(graph, aten.permute.default, inner, order)
     if node.target in _COPIES:
         return inner
     moved: Any = node.args[1]
     if node.target is aten.unsqueeze.default:
         moved %= len(shape_of(node))
-        return _call(graph, aten.unsqueeze.default, inner, moved - (dim < moved))
+        return call(graph, aten.unsqueeze.default, inner, moved - (dim < moved))
     moved %= len(shape_of(node)) + 1
-    return _call(graph, aten.squeeze.dim, inner, moved - (step[1] < moved))
+    return call(graph, aten.squeeze.dim, inner, moved - (step[1] < moved))
 
 
 def _slice_and_view(graph: fx.Graph, node: fx.Node, dim: int, index: int, source_dim: int, inner: int) -> fx.Node:
     source: Any = node.args[0]
-    piece = _call(graph, aten.slice.Tensor, source, source_dim, index * inner, (index + 1) * inner)
+    piece = call(graph, aten.slice.Tensor, source, source_dim, index * inner, (index + 1) * inner)
     shape = shape_of(node)
     sizes: Any
     if node.target is aten.unflatten.int:
@@ -136,14 +136,8 @@ def _slice_and_view(graph: fx.Graph, node: fx.Node, dim: int, index: int, source
         sizes = [*sizes[:dim], *sizes[dim + 1 :]]
     if len(sizes) == len(shape_of(piece)) and sizes[source_dim] == inner:
         return piece  # nothing left to view
-    return _call(graph, aten.reshape.default, piece, sizes)
+    return call(graph, aten.reshape.default, piece, sizes)
 
 
 def _size(graph: fx.Graph, node: fx.Node, dim: int, size: Any) -> Any:
-    return size if is_static(size) else _call(graph, aten.sym_size.int, node, dim)
-
-
-def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:
-    node = graph.call_function(target, args)
-    node.meta["val"] = infer(node)
-    return node
+    return size if is_static(size) else call(graph, aten.sym_size.int, node, dim)

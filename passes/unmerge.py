@@ -21,7 +21,7 @@ from torch import fx
 from passes.analysis.softmax import SOFTMAX
 from passes.analysis.transfer.pointwise import is_pointwise
 from passes.channels import is_static, reshape_groups, shape_of, tensor_inputs, tensor_of
-from passes.metadata import infer
+from passes.metadata import call
 
 aten = torch.ops.aten
 
@@ -62,8 +62,7 @@ class _Builder:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         with self.graph.inserting_after(self.position):
-            node = self.graph.call_function(target, args, kwargs)
-        node.meta["val"] = infer(node)
+            node = call(self.graph, target, *args, **kwargs)
         self.position = node
         return node
 

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from passes.analysis.linear import LinearForm, linear_form
 from passes.channels import is_parameter, tensor_of
 from passes.graph import get_attribute
 from passes.program import trace_info
@@ -138,8 +139,11 @@ def verify_equivalent(
     """Compare two graphs on the example and on fresh inputs of several shapes.
 
     ``tolerance`` bounds max |reference − candidate| / max(1, max |reference|). Raises `VerificationError` over it, and
-    ValueError if the reference's outputs are not finite (then nothing can be promised: exactness trap 11).
+    ValueError if, on the example, the reference's outputs are not finite or a masked weight meets a value that is not
+    (0 · inf is NaN in the reference and absent in the candidate: nothing can be promised, exactness trap 11). Fresh
+    inputs the reference does not accept, or on which it is not finite, are listed as skipped.
     """
+    refuse_non_finite(reference)
     shapes, skipped = [], []
     worst_abs = worst_rel = scale = 0.0
     dtype = "float32"
@@ -151,16 +155,19 @@ def verify_equivalent(
                 raise
             skipped.append(description)
             continue
+        if not all(bool(torch.isfinite(t).all()) for t in expected if t.is_floating_point()):
+            if description == "example":
+                raise ValueError(
+                    "the masked model's output is not finite on the example inputs; nothing can be verified"
+                )
+            skipped.append(description)
+            continue
         actual = outputs_of(candidate, args, kwargs)
         for a, b in zip(expected, actual, strict=True):
             if not a.is_floating_point():
                 if not torch.equal(a, b):
                     raise VerificationError(f"integer output differs on inputs {description}")
                 continue
-            if not bool(torch.isfinite(a).all()):
-                raise ValueError(
-                    f"the masked model's output is not finite on inputs {description}; nothing can be verified"
-                )
             dtype = str(a.dtype).removeprefix("torch.")
             difference = float((a.double() - b.double()).abs().max())
             magnitude = float(a.double().abs().max())
@@ -174,6 +181,35 @@ def verify_equivalent(
                 )
         shapes.append(description)
     return Agreement(worst_abs, worst_rel, scale, dtype, tuple(shapes), tuple(skipped))
+
+
+def refuse_non_finite(graph_module: fx.GraphModule) -> None:
+    """Raise ValueError, naming the value, if on the example inputs a masked (zero) weight meets inf or NaN."""
+
+    class Checker(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            form = linear_form(n)
+            if form is not None:
+                _check_finite(graph_module, form, self.env[form.input])
+            return super().run_node(n)
+
+    info = trace_info(graph_module)
+    with torch.no_grad():
+        Checker(graph_module).run(*pytree.tree_leaves((info.args, info.kwargs)), enable_io_processing=False)
+
+
+def _check_finite(graph_module: fx.GraphModule, form: LinearForm, value: torch.Tensor) -> None:
+    if bool(torch.isfinite(value).all()):
+        return
+    masked = (form.rows(get_attribute(graph_module, form.weight_name)) == 0).any(0)
+    channels = ~torch.isfinite(value).flatten(0, -2).all(0) & masked
+    if bool(channels.any()):
+        which = channels.nonzero().flatten()[:8].tolist()
+        raise ValueError(
+            f"{form.input.name} is not finite on the example inputs in channels {which}, and {form.weight_name} has "
+            "zeros there: 0 · inf is NaN in the masked model and absent in the small one, so they cannot agree. "
+            "Keep those weights, or keep the value finite."
+        )
 
 
 def first_divergence(

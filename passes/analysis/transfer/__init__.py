@@ -13,7 +13,17 @@ from torch import fx
 
 from passes.analysis.linear import linear_form
 from passes.analysis.rule import Rule
-from passes.analysis.transfer import attention, conv, linear, lookup, matmul, pointwise, reductions, structural
+from passes.analysis.transfer import (
+    attention,
+    conv,
+    linear,
+    local,
+    lookup,
+    matmul,
+    pointwise,
+    reductions,
+    structural,
+)
 from passes.channels import is_parameter, tensor_inputs
 
 aten = torch.ops.aten
@@ -103,7 +113,31 @@ RULES: Mapping[Any, Rule] = {
         ),
         reductions.REDUCTION,
     ),
-    **dict.fromkeys((aten.linalg_vector_norm.default,), reductions.VECTOR_NORM),
+    aten.linalg_vector_norm.default: reductions.VECTOR_NORM,
+    aten.diff.default: local.DIFF,
+    **dict.fromkeys((aten.constant_pad_nd.default, aten.pad.default), local.PAD),
+    **dict.fromkeys(
+        (aten.adaptive_avg_pool1d.default, aten.avg_pool1d.default, aten.max_pool1d.default), local.POOL_1D
+    ),
+    **dict.fromkeys(
+        (
+            aten.adaptive_avg_pool2d.default,
+            aten._adaptive_avg_pool2d.default,
+            aten.avg_pool2d.default,
+            aten.max_pool2d.default,
+        ),
+        local.POOL_2D,
+    ),
+    **dict.fromkeys(
+        (
+            aten.upsample_bilinear2d.vec,
+            aten.upsample_bilinear2d.default,
+            aten.upsample_bicubic2d.vec,
+            aten.upsample_nearest2d.vec,
+        ),
+        local.UPSAMPLE_2D,
+    ),
+    aten.repeat.default: structural.REPEAT,
 }
 
 PRODUCTS = frozenset({aten.matmul.default, aten.bmm.default, aten.mm.default})

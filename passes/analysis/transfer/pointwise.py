@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 LIKE = frozenset({aten.type_as.default, aten.to.other})  # the second operand gives a dtype, no numbers
+OVERWRITES = frozenset({aten.copy.default, aten.fill.Tensor})  # the result has the second operand's numbers
 PRODUCTS = frozenset({aten.mul.Tensor, aten.logical_and.default, aten.__and__.Tensor, aten.bitwise_and.Tensor})
 
 
 def operands_of(node: fx.Node) -> list[fx.Node]:
     """The operands whose numbers matter."""
-    return tensor_inputs(node)[:1] if node.target in LIKE else tensor_inputs(node)
+    if node.target in LIKE:
+        return tensor_inputs(node)[:1]
+    return tensor_inputs(node)[-1:] if node.target in OVERWRITES else tensor_inputs(node)
 
 
 def constant(node: fx.Node, constants: Constants) -> Fact:
@@ -30,8 +33,9 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
     assert fake is not None
     operands = operands_of(node)
     facts = {o: constants.fact(o) for o in operands}
-    if node.target in LIKE:
-        return Fact(facts[operands[0]].const, facts[operands[0]].value.to(fake.dtype))
+    if node.target in LIKE or node.target in OVERWRITES:
+        fact = facts[operands[0]]
+        return make_fact(fact.const.expand(shape), fact.value.to(fake.dtype).expand(shape))
     if not operands or any(isinstance(a, fx.Node) and a not in facts for a in (*node.args, *node.kwargs.values())):
         return nothing_constant(shape, fake.dtype)  # a size from the inputs takes part
     if not any(bool(f.const.any()) for f in facts.values()):
@@ -81,7 +85,7 @@ def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
 
 
 def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
-    ties.broadcast(node, operands_of(node))
+    ties.broadcast(node, tensor_inputs(node) if node.target in OVERWRITES else operands_of(node))
 
 
 def is_pointwise(node: fx.Node) -> bool:
@@ -115,6 +119,8 @@ UNTAGGED = frozenset(
         aten.where.ScalarOther,
         aten.where.ScalarSelf,
         aten.where.Scalar,
+        aten.copy.default,
+        aten.fill.Tensor,
     }
 )
 

@@ -170,6 +170,22 @@ def move_repeat_interleave(node: fx.Node, inputs: Sequence[torch.Tensor], collap
     return repeated if is_static(shape_of(node)[dim]) else collapse(repeated, dim)
 
 
+def _repeats(node: fx.Node) -> list[Any]:
+    """How often every dim of the result repeats the source (aligned at the right)."""
+    given = node.args[1]
+    assert isinstance(given, list | tuple)
+    return list(given)
+
+
+def move_repeat(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) -> torch.Tensor:
+    t, counts = inputs[0], _repeats(node)
+    t = t.reshape([1] * (len(counts) - t.dim()) + list(t.shape))
+    for d, size in enumerate(shape_of(node)):
+        if not is_static(size) and t.shape[d] != 1:
+            t = collapse(t, d)
+    return t.repeat([c if is_static(s) else 1 for c, s in zip(counts, shape_of(node), strict=True)])
+
+
 # --------------------------------------------------------------------------------------------------------- ties
 
 
@@ -265,6 +281,19 @@ def tie_roll(node: fx.Node, ties: Ties, constants: Constants) -> None:
             ties.same(ties.axis(source, d), ties.axis(node, d))
 
 
+def tie_repeat(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    """Dims repeated once are the same; the literal counts of others are left alone, so those dims are pinned."""
+    source, counts = tensor_inputs(node)[0], _repeats(node)
+    offset = len(counts) - len(shape_of(source))
+    for d, count in enumerate(counts):
+        if count == 1 and d >= offset:
+            ties.same(ties.axis(node, d), ties.axis(source, d - offset))
+        else:
+            ties.pin(node, [d], "repeated")
+            if d >= offset:
+                ties.pin(source, [d - offset], "repeated")
+
+
 def tie_repeat_interleave(node: fx.Node, ties: Ties, constants: Constants) -> None:
     source, count, dim = tensor_inputs(node)[0], node.args[1], node.args[2]
     assert isinstance(count, int)
@@ -320,5 +349,6 @@ SLICE = structural_rule("slice", move_slice, tie_slice)
 SELECT = structural_rule("select", move_select, tie_select)
 CAT = structural_rule("cat", move_cat, tie_cat)
 FLIP = structural_rule("flip", move_flip, tie_flip)
+REPEAT = structural_rule("repeat", move_repeat, tie_repeat)
 ROLL = structural_rule("roll", move_roll, tie_roll)
 REPEAT_INTERLEAVE = structural_rule("repeat_interleave", move_repeat_interleave, tie_repeat_interleave)
