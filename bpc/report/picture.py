@@ -53,8 +53,7 @@ def pattern_figure(summary: Summary, title: str | None = None) -> Figure:
             if row == 0:
                 axes.set_title(name, fontsize=9, pad=4)
             if position == 0:
-                axes.set_axis_on()
-                axes.set_ylabel(str(row), rotation=0, fontsize=9, labelpad=10, va="center")
+                axes.text(-0.15, 0.5, str(row), fontsize=9, va="center", ha="right", transform=axes.transAxes)
         note = figure.add_subplot(grid[row, len(columns)])
         note.set_axis_off()
         if row == 0:

@@ -103,8 +103,17 @@ def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: P
     """
     roles = find_roles(graph)
     cuts = {cut.parameter: cut for cut in plan.cuts} if plan is not None else None
-    blocks = [_block(block_id, linears, graph, masks, cuts) for block_id, linears in _by_block(roles)]
+    blocks = [
+        _block(block_id, linears, graph, masks, cuts)
+        for block_id, linears in _by_block(roles)
+        if any(_in_a_layer(linear) or linear.weight in (masks or {}) for linear in linears)
+    ]
     return Summary(tuple(_layers(blocks)), plan is not None)
+
+
+def _in_a_layer(linear: LinearRole) -> bool:
+    """A pooler or classification head (role "mlp.*") is no layer: it shows only where a rule masks it."""
+    return not linear.role.startswith("mlp.")
 
 
 def _by_block(roles: Roles) -> Iterator[tuple[str, list[LinearRole]]]:
