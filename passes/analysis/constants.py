@@ -78,6 +78,13 @@ class Constants:
             return None if mask is None else torch.where(mask, torch.nan, 0.0)
         return tensor if mask is None else torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype))
 
+    def pattern(self, name: str) -> torch.Tensor | None:
+        """Which entries of a parameter are not 0; None if it has neither numbers nor a mask: it counts as dense."""
+        tensor, mask = self._read(name), self.masks.get(name)
+        if tensor is None:
+            return mask
+        return tensor != 0 if mask is None else (tensor != 0) & mask
+
     def fact(self, node: fx.Node) -> Fact:
         """The constants of a value; every entry of a parameter is one."""
         if not is_parameter(node):

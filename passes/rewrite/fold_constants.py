@@ -14,6 +14,7 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.linear import LinearForm
+from passes.analysis.transfer.linear import some
 from passes.base import Pass, PassResult
 from passes.channels import is_parameter, tensor_of
 from passes.graph import copy_graph, set_attribute
@@ -37,10 +38,12 @@ class FoldConstants(Pass):
 def find_fold(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
     """Which input channels of one weight fold, and into which bias; None if none do. Changes nothing."""
     form = uses[0]
-    weight = constants.weight(form.weight_name)
+    if form.bias is None and any(use.window is not None for use in uses):
+        return None  # a new bias would have to be cut into windows like the weight
     columns = constants.foldable(form)
-    if weight is not None:  # one that cannot be read counts as dense
-        columns = columns & (form.rows(weight) != 0).any(0)
+    pattern = constants.pattern(form.weight_name) if bool(columns.any()) else None
+    if pattern is not None:  # a weight that cannot be read counts as dense
+        columns = columns & some(form.all_rows(pattern), 0)
     if not bool(columns.any()):
         return None
     _, numbers = constants.folded_constants(form)
@@ -63,7 +66,7 @@ def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[Li
     form, columns = uses[0], torch.tensor(fold.columns)
     weight = constants.weight(form.weight_name)
     assert weight is not None
-    rows = form.rows(weight)
+    rows = form.all_rows(weight)
     shift = rows[:, columns].double() @ torch.tensor(fold.constants, dtype=torch.float64)
     cleared = rows.index_fill(1, columns, 0)
     set_attribute(

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers as hf
 from properties.tiny import ATTENTIONS, Shape, build, inputs
+from torch import nn
 
 import passes
 from passes.explain import BlockExplanation, explain
@@ -83,15 +84,28 @@ def test_the_text_groups_and_the_data_is_json(masks: dict[str, torch.Tensor]) ->
     assert json.loads(json.dumps(result.to_data()))["blocks"][0]["units"][1]["state"] == "dead"
 
 
+class NormedAttention(nn.Module):
+    """The heads' outputs are normalised together before the output projection reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (f(x).view(x.shape[0], x.shape[1], 2, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + self.out(self.norm(mixed.transpose(1, 2).reshape(x.shape)))
+
+
 def test_pinned_heads_give_the_reason() -> None:
-    """A grouped query head that is ignored stays while others of its group live: key heads are expanded evenly."""
-    shape = Shape(heads=4, kv_heads=2, head_dim=4, width=8, ffn=6)
-    mask = torch.ones(8, 16, dtype=torch.bool)
+    mask = torch.ones(8, 8, dtype=torch.bool)
     mask[:, :4] = False
-    heads = explain(passes.trace(build(shape), inputs()), {"layers.0.attention.out.weight": mask}).blocks[0]
-    assert heads.units[0].state == "pinned"
-    assert "the output projection ignores it" in heads.units[0].reason
-    assert heads.units[0].kept == 4
+    graph = passes.trace(NormedAttention(), torch.randn(2, 3, 8))
+    first, second = explain(graph, {"out.weight": mask}).blocks[0].units
+    assert (first.state, first.kept) == ("pinned", 4)
+    assert first.reason == "dead (the output projection ignores it), but normalised by layer_norm"
+    assert second.state == "live"
 
 
 def test_real_models_have_every_block_explained() -> None:

@@ -29,11 +29,26 @@ def _form(node: fx.Node) -> LinearForm:
 
 def nonzero_rows(form: LinearForm, constants: Constants) -> torch.Tensor:
     """Which weights are not 0, shape (out_features, in_features). Weights that cannot be read count as dense."""
-    weight = constants.weight(form.weight_name)
-    if weight is None:
+    pattern = constants.pattern(form.weight_name)
+    if pattern is None:
         out_features, in_features = shape_of(form.node)[-1], shape_of(form.input)[-1]
         return torch.ones((), dtype=torch.bool).expand(out_features, in_features)
-    return form.rows(weight) != 0
+    return form.rows(pattern)
+
+
+def some(pattern: torch.Tensor, dim: int) -> torch.Tensor:
+    """``pattern.any(dim)`` of a bool matrix; a maximum of bytes is much faster in torch."""
+    return pattern.view(torch.uint8).amax(dim).bool()
+
+
+def reaches(channels: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+    """(..., rows) bool, (rows, columns) bool -> (..., columns): some chosen row is not 0 there."""
+    rows = channels.reshape(-1, channels.shape[-1])
+    if rows.shape[0] > 1:
+        return channels.float() @ pattern.float() > 0
+    chosen = pattern if bool(rows.all()) else pattern[rows[0]]
+    found = some(chosen, 0) if len(chosen) else torch.zeros(pattern.shape[1], dtype=torch.bool)
+    return found.expand(*channels.shape[:-1], -1)
 
 
 def constant(node: fx.Node, constants: Constants) -> Fact:
@@ -42,19 +57,28 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
     nonzero = nonzero_rows(form, constants)
     x = constants.fact(form.input)
     if not bool(x.const.any()):
-        const = ~nonzero.any(1)
+        const = ~some(nonzero, 1)
         if not bool(const.any()):
             return nothing_constant(shape, fake.dtype)
         return make_fact(const.expand(shape), _bias(form, constants, fake.dtype, shape[-1]).expand(shape))
     fixed = x.const & torch.isfinite(x.value.nan_to_num())
-    const = (~fixed).float() @ nonzero.float().t() == 0
-    weight = constants.weight(form.weight_name)
-    value = _bias(form, constants, torch.float64, shape[-1])
-    if weight is None:
-        value = torch.full((), torch.nan, dtype=torch.float64)
-    else:
-        value = value + torch.where(fixed, x.value, 0.0).double() @ form.rows(weight).double().t()
+    const = ~reaches(~fixed, nonzero.t())
+    if not bool(const.any()):
+        return nothing_constant(shape, fake.dtype)
+    value = _bias(form, constants, torch.float64, shape[-1]) + _shift(form, constants, fixed, x.value)
     return make_fact(const.expand(shape), value.to(fake.dtype).expand(shape))
+
+
+def _shift(form: LinearForm, constants: Constants, fixed: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """What constant input channels add to the output, (..., out_features); NaN where a weight is unknown."""
+    held = torch.where(fixed, numbers, torch.zeros((), dtype=numbers.dtype)).double()
+    columns = (held != 0).reshape(-1, held.shape[-1]).any(0)
+    if not bool(columns.any()):
+        return torch.zeros((), dtype=torch.float64)
+    weight = constants.weight(form.weight_name)
+    if weight is None:
+        return torch.full((), torch.nan, dtype=torch.float64)
+    return held[..., columns] @ form.rows(weight)[:, columns].double().t()
 
 
 def _bias(form: LinearForm, constants: Constants, dtype: torch.dtype, size: int) -> torch.Tensor:
@@ -70,8 +94,10 @@ def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
     folds = constants.foldable(form)
     # A constant that cannot fold (the weight serves several uses, or an embedding too) has to stay right everywhere.
     own, _ = constants.folded_constants(form)
-    needed = nonzero.any(0) & own & ~folds
-    reads = (live_out.float() @ nonzero.float() > 0) & ~folds | needed
+    needed = own & ~folds
+    if bool(needed.any()):
+        needed = needed & some(nonzero, 0)
+    reads = reaches(live_out, nonzero) & ~folds | needed
     return {form.input: reads.expand(fact_shape(form.input))}
 
 
