@@ -11,7 +11,7 @@ PAPER_LEARNING_RATE = 1e-2  # the published runs: tens of thousands of steps
 LARGEST_LEARNING_RATE = 0.3
 
 # How far a score whose gradient never changes its sign travels under Adam, over the distance it has to cover. Most of
-# it is spent on noise: gradients change sign from batch to batch. 12 comes from the runs in docs/benchmarks.md.
+# it is spent on noise: gradients change sign from batch to batch. 12 suits runs of a few hundred steps (the demo).
 TRAVEL_MARGIN = 12.0
 
 
