@@ -42,6 +42,7 @@ class ShrinkDims(Pass):
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
+        del graph_module  # where nobody else holds it, each weight is freed when its cut replaces it
         constants = Constants(result)
         liveness = Liveness(constants)
         coupling = couple(constants, liveness, whole=self.granularity)
