@@ -53,16 +53,20 @@ class PassManager:
         facts: dict[str, Any] = {}
         modified = False
         done: list[str] = []
+        current = [graph_module]  # a list, so that a pass can free what it replaces while it runs
+        del graph_module
         for step in self.passes:
             try:
-                step.requires(graph_module)
+                step.requires(current[0])
                 with torch.no_grad():
-                    result = step.run(graph_module)
+                    result = step.run(current.pop())
                 step.ensures(result.graph_module)
                 check_graph(result.graph_module)
             except GraphInvariantError as error:
                 raise PassError(f"pass {step.name} left a broken graph (after {done or 'nothing'}): {error}") from error
-            graph_module, modified = result.graph_module, modified or result.modified
+            modified |= result.modified
             facts[step.name] = result.facts
+            current.append(result.graph_module)
             done.append(step.name)
-        return PassResult(graph_module, modified, facts)
+            del result
+        return PassResult(current[0], modified, facts)

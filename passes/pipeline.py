@@ -16,6 +16,7 @@ from passes.program import trace_info
 from passes.report import ShrinkReport, build_report
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.bake_weights import BakeWeights
+from passes.rewrite.drop_noop_slices import DropNoopSlices
 from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.retrace import Retrace
@@ -42,6 +43,7 @@ def shrink_passes(masks: Mapping[str, torch.Tensor], granularity: Granularity = 
         ShrinkDims(granularity),  # a sublayer that died keeps one zero index, so that modules can follow (see `Plan`)
         Retrace(),  # metadata is true again
         ReplaceConstants(),  # the graph alone drops the sublayers that died
+        DropNoopSlices(),  # after all that may turn a slice into one of everything
     )
 
 
@@ -94,7 +96,9 @@ def _shrink_again(graph_module: fx.GraphModule, granularity: Granularity) -> fx.
         outcome = PassManager((FoldConstants(), ShrinkDims(granularity))).run(graph_module)
         if not outcome.modified:
             return graph_module
-        graph_module = PassManager((Retrace(), ReplaceConstants())).run(outcome.graph_module).graph_module
+        graph_module = (
+            PassManager((Retrace(), ReplaceConstants(), DropNoopSlices())).run(outcome.graph_module).graph_module
+        )
 
 
 def least_precise(graph_module: fx.GraphModule) -> torch.dtype:

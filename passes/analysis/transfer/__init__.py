@@ -16,6 +16,7 @@ from passes.analysis.rule import Rule
 from passes.analysis.transfer import (
     attention,
     conv,
+    glu,
     linear,
     local,
     lookup,
@@ -138,6 +139,7 @@ RULES: Mapping[Any, Rule] = {
         local.UPSAMPLE_2D,
     ),
     aten.repeat.default: structural.REPEAT,
+    aten.glu.default: glu.RULE,
 }
 
 PRODUCTS = frozenset({aten.matmul.default, aten.bmm.default, aten.mm.default})
