@@ -1,0 +1,51 @@
+"""Measured speed-up against the arithmetic ratio, with published points beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bpc.bench.result import Comparison
+
+_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")  # Okabe-Ito
+_MARKERS = ("o", "s", "^", "D")
+_PUBLISHED = "#D55E00"
+
+
+def speedup_figure(
+    comparisons: Sequence[Comparison], published: Mapping[str, tuple[float, float]] | None = None
+) -> Figure:
+    """A point per comparison, a colour per runtime, dtype and shape; the diagonal is the limit the arithmetic sets.
+
+    ``published``: {label: (arithmetic ratio, published speed-up)}, drawn beside them. Raises ValueError for nothing.
+    """
+    if not comparisons:
+        raise ValueError("no comparison to plot")
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    groups: dict[str, list[Comparison]] = {}
+    for c in comparisons:
+        groups.setdefault(f"{c.runtime}, {c.dtype}, {c.batch} × {c.length}", []).append(c)
+    for index, (label, members) in enumerate(groups.items()):
+        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index // len(_COLOURS) % len(_MARKERS)]
+        ratios, speedups = [c.arithmetic_ratio for c in members], [c.speedup for c in members]
+        axes.scatter(ratios, speedups, color=colour, marker=marker, s=36, label=label, zorder=3)
+    for label, (ratio, speedup) in (published or {}).items():
+        axes.scatter([ratio], [speedup], color=_PUBLISHED, marker="x", s=40, zorder=3)
+        axes.annotate(label, (ratio, speedup), xytext=(5, -9), textcoords="offset points", fontsize=7, color=_PUBLISHED)
+    if published:
+        axes.scatter([], [], color=_PUBLISHED, marker="x", label="published (RTX 3090, batch 128)")
+    top = 1.1 * max(
+        [max(c.arithmetic_ratio, c.speedup) for c in comparisons] + [max(p) for p in (published or {}).values()]
+    )
+    axes.plot([1, top], [1, top], color="#555555", linewidth=1, label="limit: time follows arithmetic")
+    axes.set_xlim(1, top)
+    axes.set_ylim(1, top)
+    axes.set_xlabel("arithmetic ratio, dense FLOPs / small FLOPs")
+    axes.set_ylabel("measured speed-up")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    return figure

@@ -1,0 +1,68 @@
+"""Where the time goes: ONNX Runtime's profile per operator, dense and small side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import onnx_ir as ir
+import onnxruntime
+from rich.table import Table
+
+from bpc.bench.feed import random_feed
+from bpc.bench.timing import available_threads
+
+_RUNS = 10
+
+
+def profile(
+    path: str | os.PathLike[str], batch: int, length: int, threads: int | None = None
+) -> dict[str, tuple[int, float]]:
+    """{operator: (kernel launches, milliseconds)} of one run of a file `bpc.export_onnx` wrote; the mean of ten runs.
+
+    The operators are those ONNX Runtime executes after its own fusions. Profiling itself costs a little per launch.
+    """
+    feed = random_feed(ir.load(path), batch, length)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or available_threads()
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory(prefix="bpc-profile-") as folder:
+        options.profile_file_prefix = str(Path(folder) / "run")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for _ in range(_RUNS + 1):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    kernels = [e for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith("_kernel_time")]
+    per_run = len(kernels) // (_RUNS + 1)
+    launches: Counter[str] = Counter()
+    microseconds: dict[str, float] = defaultdict(float)
+    for event in kernels[per_run:]:  # the first run warms up
+        launches[event["args"]["op_name"]] += 1
+        microseconds[event["args"]["op_name"]] += event["dur"]
+    return {op: (launches[op] // _RUNS, microseconds[op] / _RUNS / 1e3) for op in launches}
+
+
+def profile_table(
+    dense: str | os.PathLike[str], small: str | os.PathLike[str], batch: int, length: int, threads: int | None = None
+) -> Table:
+    """Both profiles side by side, the operator that costs the dense model most first."""
+    sides = [profile(path, batch, length, threads) for path in (dense, small)]
+    totals = [sum(ms for _, ms in side.values()) for side in sides]
+    table = Table(title=f"time per operator, {batch} × {length}")
+    table.add_column("operator")
+    for name in ("dense calls", "dense ms", "share", "small calls", "small ms", "share", "dense / small"):
+        table.add_column(name, justify="right")
+    for op in sorted(set(sides[0]) | set(sides[1]), key=lambda op: -max(s.get(op, (0, 0.0))[1] for s in sides)):
+        cells = []
+        for side, total in zip(sides, totals, strict=True):
+            calls, ms = side.get(op, (0, 0.0))
+            cells += [f"{calls}", f"{ms:.2f}", f"{ms / total:.1%}"]
+        before, after = (side.get(op, (0, 0.0))[1] for side in sides)
+        table.add_row(op, *cells, f"{before / after:.2f}×" if before and after else "–")
+    table.add_section()
+    table.add_row("all", "", f"{totals[0]:.2f}", "", "", f"{totals[1]:.2f}", "", f"{totals[0] / totals[1]:.2f}×")
+    return table

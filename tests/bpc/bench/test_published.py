@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+from typer.testing import CliRunner
+
+import passes
+from bpc.bench import __main__ as commands
+from bpc.bench.plot import speedup_figure
+from bpc.bench.profile import profile, profile_table
+from bpc.bench.published import PublishedModel, published_model, published_models, structure_masks
+from bpc.bench.result import Comparison, this_machine
+from bpc.bench.timing import Timing
+from bpc.emit.onnx import export_onnx
+from passes.analysis.roles import find_roles
+
+
+def tiny_base(seed: int = 0) -> torch.fx.GraphModule:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
+        max_position_embeddings=16,
+    )  # fmt: skip
+    ids = torch.randint(1, 40, (2, 6))
+    return passes.trace(BertModel(config, add_pooling_layer=False).eval(), {"input_ids": ids})
+
+
+TINY = PublishedModel(1, "none", "hybrid", ((0, 3), (1,)), (5, 7), 1.5)
+
+
+def test_published_shapes_are_those_of_bert_base() -> None:
+    models = published_models()
+    assert len(models) >= 20
+    for model in models.values():
+        assert len(model.pruned_heads) == len(model.ffn_dims) == 12
+        assert all(0 <= head < 12 for heads in model.pruned_heads for head in heads)
+        assert all(0 < dims <= 3072 for dims in model.ffn_dims)
+    headline = published_model(19)
+    assert (headline.heads_left, sum(headline.ffn_dims)) == (64, 6293)
+    with pytest.raises(ValueError, match="no published model 999"):
+        published_model(999)
+
+
+def test_masks_leave_the_published_shapes() -> None:
+    graph = tiny_base()
+    masks = structure_masks(find_roles(graph), TINY.pruned_heads, TINY.ffn_dims)
+    small = passes.shrink(graph, masks).graph_module
+    sizes = {n: tuple(p.shape) for n, p in small.named_parameters()}
+    for layer, (heads, dims) in enumerate(((2, 5), (3, 7))):
+        prefix = f"encoder.layer.{layer}"
+        assert sizes[f"{prefix}.attention.self.value.weight"] == (8 * heads, 32)
+        assert sizes[f"{prefix}.attention.output.dense.weight"] == (32, 8 * heads)
+        assert sizes[f"{prefix}.intermediate.dense.weight"] == (dims, 32)
+    with pytest.raises(ValueError, match="2 attentions and 2 FFNs"):
+        structure_masks(find_roles(graph), [[0]], [3])
+
+
+def test_published_command_times_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bpc.bench.published.bert_base", tiny_base)
+    monkeypatch.setattr("bpc.bench.published.published_model", lambda number: TINY)
+    arguments = ["--id", "1", "--shape", "2x5", "--threads", "1", "--clock", "cpu", "--repeats", "7"]
+    files = ["--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]
+    result = CliRunner().invoke(commands.app, ["published", *arguments, *files])
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "r.json").read_text())
+    assert row["arithmetic_ratio"] > 1.5
+    assert (tmp_path / "r.png").stat().st_size > 1000
+    assert CliRunner().invoke(commands.app, ["published", "--shape", "8"]).exit_code == 2
+
+
+def test_profile_counts_launches(tmp_path: Path) -> None:
+    path = export_onnx(tiny_base(), tmp_path / "m.onnx").path
+    found = profile(path, 2, 5, threads=1)
+    assert found["Attention"][0] == 2
+    assert all(ms > 0 for _, ms in found.values())
+    table = profile_table(path, path, 2, 5, threads=1)
+    assert table.row_count == len(found) + 1
+
+
+def test_plot_holds_measured_and_published_points() -> None:
+    times = [Timing(n, (t,) * 7) for n, t in (("dense", 0.4), ("small", 0.1))]
+    c = Comparison(8, 64, "onnx", "float32", *times, 5_000, 1_000, None, "wall", this_machine(1))
+    (axes,) = speedup_figure([c], {"19": (3.8, 2.4)}).axes
+    points = [tuple(map(float, xy)) for group in axes.collections for xy in group.get_offsets()]
+    assert (5.0, 4.0) in points
+    assert (3.8, 2.4) in points
+    with pytest.raises(ValueError, match="no comparison"):
+        speedup_figure([])
