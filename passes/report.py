@@ -51,12 +51,29 @@ def build_report(
             continue
         for dim in range(2):
             found = Axis(f"@{name}", dim)
-            if found not in coupling.class_of:
+            kept = coupling.keep_axis(found)
+            if kept is None:
                 continue
-            empty = ~(weight != 0).any(1 - dim)
-            reason = coupling.reason(found)
-            if reason is not None and bool(empty.any()):
-                pinned[f"{name}[{dim}] ({int(empty.sum())} of {len(empty)})"] = f"pinned: {reason}"
+            empty = ~(weight != 0).any(1 - dim).cpu() & kept
+            if bool(empty.any()):
+                pinned[f"{name}[{dim}] ({int(empty.sum())} of {len(empty)})"] = _why_kept(coupling, found)
     return ShrinkReport(
         count_parameters(masked), count_parameters(small), agreement, pinned, tuple(unknown_operators(masked.graph))
     )
+
+
+def _why_kept(coupling: Coupling, found: Axis) -> str:
+    """Why an axis keeps an index that is zero in this parameter."""
+    reason = coupling.reason(found)
+    if reason is not None:
+        return f"pinned: {reason}"
+    number = coupling.class_of[found]
+    for grid in coupling.ties.grids:
+        if number == coupling.class_of[grid.flat]:
+            ragged = coupling.class_of[grid.parts[-1]] in coupling.rows
+            return (
+                "padding: every head keeps as many dims as the largest of its layer"
+                if ragged
+                else "needed: all heads of a layer keep the same dims here"
+            )
+    return "needed: another value on the same axis, or another use of the weight, is not zero there"

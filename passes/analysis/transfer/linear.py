@@ -93,11 +93,12 @@ def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
     nonzero = nonzero_rows(form, constants)
     folds = constants.foldable(form)
     # A constant that cannot fold (the weight serves several uses, or an embedding too) has to stay right everywhere.
-    own, _ = constants.folded_constants(form)
-    needed = own & ~folds
+    own, numbers = constants.folded_constants(form)
+    adds_nothing = folds | (own & (numbers == 0))
+    needed = own & ~adds_nothing
     if bool(needed.any()):
         needed = needed & some(nonzero, 0)
-    reads = reaches(live_out, nonzero) & ~folds | needed
+    reads = reaches(live_out, nonzero) & ~adds_nothing | needed
     return {form.input: reads.expand(fact_shape(form.input))}
 
 
