@@ -246,8 +246,7 @@ def tie_cat(node: fx.Node, ties: Ties, constants: Constants) -> None:
             ties.pin(source, [dim], "concatenated along a data dimension")
             continue
         piece = ties.axis(source, dim)
-        index = torch.arange(offset, offset + size)
-        ties.part(ties.axis(node, dim), piece, index)
+        ties.part(ties.axis(node, dim), piece, torch.arange(offset, offset + size))
         offset += size
 
 
