@@ -68,7 +68,8 @@ RULES: Mapping[Any, Rule] = {
     **dict.fromkeys(conv.CONVOLUTIONS, conv.RULE),
     aten.embedding.default: lookup.EMBEDDING,
     aten.index_select.default: lookup.INDEX_SELECT,
-    **dict.fromkeys((aten.gather.default, aten.index.Tensor), lookup.GATHER),
+    aten.gather.default: lookup.GATHER,
+    aten.index.Tensor: lookup.INDEX,
     **dict.fromkeys(
         (
             aten.zeros.default,

@@ -91,6 +91,51 @@ def _select_ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
 INDEX_SELECT = Rule("index_select", _select_constant, _select_live, _select_ties, tabular=True)
 
 
+# ------------------------------------------------------------------------------------------- gather(x, dim, index)
+
+
+def _gather_index(node: fx.Node) -> fx.Node:
+    index = node.args[2]
+    assert isinstance(index, fx.Node)
+    return index
+
+
+def _gather_live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+    source, index, dim = tensor_inputs(node)[0], _gather_index(node), _lookup_dim(node)
+    reads = any_over(live_out, [dim, *_cropped(node)])
+    return {source: reads.expand(fact_shape(source)), index: live_out}  # an index is read where its result is
+
+
+def _cropped(node: fx.Node) -> list[int]:
+    """Other dims along which the index is smaller than the source."""
+    source, out = shape_of(tensor_inputs(node)[0]), shape_of(node)
+    return [d for d, size in enumerate(out) if d != _lookup_dim(node) and (source[d] != size) is not False]
+
+
+def _gather_constant(node: fx.Node, constants: Constants) -> Fact:
+    fact = collapse_fact(constants.fact(tensor_inputs(node)[0]), [_lookup_dim(node), *_cropped(node)])
+    return make_fact(fact.const.expand(fact_shape(node)), fact.value.expand(fact_shape(node)))
+
+
+def _gather_ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    source, index = tensor_inputs(node)[0], _gather_index(node)
+    mixed = [_lookup_dim(node), *_cropped(node)]
+    for value in (source, index, node):
+        ties.pin(value, mixed, "gathered by a computed index")
+    origin = index.args[0] if index.target is torch.ops.aten.expand.default else None
+    for d in range(len(shape_of(node))):
+        if d in mixed:
+            continue
+        ties.same(ties.axis(source, d), ties.axis(node, d))
+        if isinstance(origin, fx.Node) and shape_of(origin)[d - len(shape_of(node))] == 1:
+            ties.same(ties.axis(index, d), ties.axis(node, d))  # expanded to this size: it expands to less
+        else:
+            ties.cover(node, index, [d])
+
+
+GATHER = Rule("gather", _gather_constant, _gather_live, _gather_ties)
+
+
 # ------------------------------------------------------------------------------------------------------ the default
 
 
@@ -114,7 +159,7 @@ def _all_pinned(reason: str) -> Rule:
     return Rule(reason, _unknown_constant, _everything_live, ties)
 
 
-GATHER = _all_pinned("gathered by a computed index")
+INDEX = _all_pinned("gathered by a computed index")
 UNKNOWN = _all_pinned("used by an operator without a transfer rule")
 
 

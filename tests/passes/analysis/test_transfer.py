@@ -1,7 +1,7 @@
 """The transfer rules against brute force: what they call constant is, and what they call dead moves nothing.
 
-``y = op(z)`` with z = x · scale + shift: where scale is 0, z is constant; where ``keep`` is 0, nobody reads y. An operator
-nobody knows gets the conservative default.
+``y = op(z)`` with z = x · scale + shift: where scale is 0, z is constant; where ``keep`` is 0, nobody reads y. An
+operator nobody knows gets the conservative default.
 """
 
 from __future__ import annotations
