@@ -63,7 +63,7 @@ def _is_replaced(node: fx.Node) -> bool:
 
 
 def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, name: str) -> None:
-    value = constants.fact(node).value.clone().to(get_dtype(node))
+    value = _narrowed(constants.fact(node).value).clone().to(get_dtype(node))
     while hasattr(graph_module, name):
         name += "_"
     graph_module.register_buffer(name, value.contiguous())
@@ -79,6 +79,15 @@ def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, 
             source = graph.call_function(aten.expand.default, (source, sizes))
             source.meta["val"] = fake
     node.replace_all_uses_with(source)
+
+
+def _narrowed(value: torch.Tensor) -> torch.Tensor:
+    """One entry along every dim whose entries agree (fixed positions of an image, say): the graph expands it."""
+    for dim, size in enumerate(value.shape):
+        first = value.narrow(dim, 0, 1)
+        if size > 1 and bool((value == first).all()):
+            value = first
+    return value
 
 
 def get_dtype(node: fx.Node) -> torch.dtype:
