@@ -8,6 +8,7 @@
 
 A dim that is batch times heads is data, and heads inside it could never go. nn.MultiheadAttention and DeBERTa write
 their attention this way. What the graph computes does not change; a merged value that another operator reads stays.
+Swin merges its batch with windows: there only the mask is, and the scores stay as they are.
 """
 
 from __future__ import annotations
@@ -147,6 +148,8 @@ def _split_product(build: _Builder, node: fx.Node, splits: _Splits, like: _Split
     if like.dim != 0 or len(node.args) > 3:
         return None
     operands = [_as_split(build, n, 0, like, splits) for n in (a, b) if isinstance(n, fx.Node)]
+    if None in operands:
+        return None
     product = build.call(aten.matmul.default, *operands)
     if added:
         alpha, beta = node.kwargs.get("alpha", 1), node.kwargs.get("beta", 1)
@@ -155,7 +158,10 @@ def _split_product(build: _Builder, node: fx.Node, splits: _Splits, like: _Split
         bias = added[0]
         assert isinstance(bias, fx.Node)
         if len(shape_of(bias)) == 3:
-            bias = _as_split(build, bias, 0, like, splits)
+            split_bias = _as_split(build, bias, 0, like, splits)
+            if split_bias is None:
+                return None
+            bias = split_bias
         if beta != 1:
             bias = build.call(aten.mul.Tensor, bias, beta)
         product = build.call(aten.add.Tensor, product, bias)
@@ -171,6 +177,8 @@ def _split_along(build: _Builder, node: fx.Node, splits: _Splits, like: _Split) 
     if source not in splits or dim == like.dim:
         return None
     rest = [_as_split(build, a, like.dim, like, splits) if isinstance(a, fx.Node) else a for a in rest]
+    if node.target is aten.gather.default and rest[0] is None:
+        return None
     new = build.call(node.target, like.node, dim + (dim > like.dim), *rest, **node.kwargs)
     return _Split(new, like.dim, like.batch, like.heads)
 
@@ -185,6 +193,8 @@ def _split_pointwise(build: _Builder, node: fx.Node, splits: _Splits, like: _Spl
             if argument in splits and splits[argument].dim != dim:
                 return None
             arguments.append(argument if dim < 0 else _as_split(build, argument, dim, like, splits))
+            if arguments[-1] is None:
+                return None
         else:
             arguments.append(argument)
     if any(isinstance(a, fx.Node) and tensor_of(a) is not None for a in node.kwargs.values()):
@@ -192,8 +202,8 @@ def _split_pointwise(build: _Builder, node: fx.Node, splits: _Splits, like: _Spl
     return _Split(build.call(node.target, *arguments, **node.kwargs), position, like.batch, like.heads)
 
 
-def _as_split(build: _Builder, node: fx.Node, dim: int, like: _Split, splits: _Splits) -> fx.Node:
-    """An operand with its dim ``dim`` (batch·heads, or 1) as two dims."""
+def _as_split(build: _Builder, node: fx.Node, dim: int, like: _Split, splits: _Splits) -> fx.Node | None:
+    """An operand with its dim ``dim`` (batch·heads, or 1) as two dims; None if it is computed in merged form."""
     if node in splits and splits[node].dim == dim and splits[node].heads == like.heads:
         return splits[node].node
     shape = shape_of(node)
@@ -204,5 +214,7 @@ def _as_split(build: _Builder, node: fx.Node, dim: int, like: _Split, splits: _S
         sizes: Any = node.args[1]
         wide = build.call(aten.unsqueeze.default, source, dim)
         return build.call(aten.expand.default, wide, [*sizes[:dim], like.batch, like.heads, *sizes[dim + 1 :]])
+    if node.op == "call_function":
+        return None
     sizes = [s if is_static(s) else build.call(aten.sym_size.int, node, d) for d, s in enumerate(shape)]
     return build.call(aten.reshape.default, node, [*sizes[:dim], like.batch, like.heads, *sizes[dim + 1 :]])

@@ -159,8 +159,53 @@ def _all_pinned(reason: str) -> Rule:
     return Rule(reason, _unknown_constant, _everything_live, ties)
 
 
-INDEX = _all_pinned("gathered by a computed index")
+_ANY_INDEX = _all_pinned("gathered by a computed index")
 UNKNOWN = _all_pinned("used by an operator without a transfer rule")
+
+
+# ---------------------------------------------------------------------------------------------- x[index], aten.index
+
+
+def _first_dim_only(node: fx.Node) -> fx.Node | None:
+    """The index of ``x[index]`` where only the first dim is indexed, by integers; None otherwise."""
+    indices = node.args[1]
+    assert isinstance(indices, list | tuple)
+    index = indices[0] if len(indices) == 1 else None
+    fake = None if not isinstance(index, fx.Node) else tensor_of(index)
+    return index if isinstance(index, fx.Node) and fake is not None and fake.dtype is not torch.bool else None
+
+
+def _index_constant(node: fx.Node, constants: Constants) -> Fact:
+    if _first_dim_only(node) is None:
+        return _unknown_constant(node, constants)
+    rows = collapse_fact(constants.fact(tensor_inputs(node)[0]), [0])
+    return make_fact(rows.const[0].expand(fact_shape(node)), rows.value[0].expand(fact_shape(node)))
+
+
+def _index_live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+    index, source = _first_dim_only(node), tensor_inputs(node)[0]
+    if index is None:
+        return _everything_live(node, live_out, constants)
+    looked_up = len(shape_of(index))
+    rest = any_over(live_out, range(looked_up)).reshape(1, *live_out.shape[looked_up:])
+    everything = torch.ones((), dtype=torch.bool).expand(fact_shape(index))
+    return {index: everything, source: rest.expand(fact_shape(source))}
+
+
+def _index_ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    index, source = _first_dim_only(node), tensor_inputs(node)[0]
+    if index is None:
+        _ANY_INDEX.ties(node, ties, constants)
+        return
+    looked_up = len(shape_of(index))
+    ties.pin(source, [0], "rows looked up by index")
+    ties.pin(index, None, "an index")
+    ties.pin(node, range(looked_up), "an index")
+    for d in range(1, len(shape_of(source))):
+        ties.same(ties.axis(source, d), ties.axis(node, d + looked_up - 1))
+
+
+INDEX = Rule("index", _index_constant, _index_live, _index_ties, tabular=True)
 
 
 def _created_constant(node: fx.Node, constants: Constants) -> Fact:

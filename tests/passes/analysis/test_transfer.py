@@ -79,6 +79,8 @@ OPERATORS: dict[str, Op] = {
     "grouped conv": lambda z: functional.conv1d(z.flatten(2), GROUPED, groups=2),
     "gather": lambda z: z.gather(3, FIRST.expand(z.shape[0], -1, -1, -1)),
     "index_select": lambda z: z.index_select(1, ROWS),
+    "index": lambda z: z.transpose(0, 3)[ROWS],
+    "index of two dims": lambda z: z.transpose(0, 3)[ROWS, :, ROWS // 3],
     "scatter of zeros": lambda z: torch.zeros_like(z) + z * torch.ones_like(z),
     "norm": lambda z: torch.linalg.vector_norm(z, dim=-1),
 }
