@@ -47,7 +47,10 @@ def bert(layers: int, width: int) -> dict[str, Any]:
     config = transformers.BertConfig(
         hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64, intermediate_size=4 * width
     )
-    passes.shrink(passes.trace(torch.nn.Linear(4, 4), torch.ones(2, 4)))  # first calls import half of torch
+    tiny = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
+    passes.shrink(
+        passes.trace(transformers.BertModel(tiny), torch.ones(2, 4, dtype=torch.long))
+    )  # imports, first calls
     before = resident()
     model = transformers.BertModel(config).eval()
     size = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -91,7 +94,10 @@ def llama(layers: int) -> dict[str, Any]:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(num_hidden_layers=layers, use_cache=False)
-    passes.shrink(passes.trace(torch.nn.Linear(4, 4), torch.ones(2, 4)))
+    tiny = transformers.LlamaConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9, use_cache=False
+    )
+    passes.plan_shrink(passes.trace(transformers.LlamaForCausalLM(tiny), torch.ones(2, 4, dtype=torch.long)))
     before = resident()
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)

@@ -13,7 +13,7 @@ from passes.base import Pass, PassManager
 from passes.masks import MaskSource, resolve_masks
 from passes.plan import Plan
 from passes.program import trace_info
-from passes.report import ShrinkReport, build_report
+from passes.report import ShrinkReport, build_report, summarise
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.bake_weights import BakeWeights
 from passes.rewrite.drop_noop_slices import DropNoopSlices
@@ -21,7 +21,7 @@ from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.retrace import Retrace
 from passes.rewrite.shrink_dims import Granularity, ShrinkDims
-from passes.verify import verify_equivalent
+from passes.verify import Trial, compare, first_divergence, record_reference
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 
@@ -70,14 +70,23 @@ def shrink(
     Exactness is promised for attention rows that see at least one key.
     """
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module  # weights computed from masks: numbers
-    masked = PassManager((ApplyMasks(resolve_masks(graph_module, masks)),)).run(graph_module).graph_module
-    outcome = PassManager(shrink_passes({}, granularity)[1:]).run(masked)
+    apply, *others = shrink_passes(resolve_masks(graph_module, masks), granularity)
+    masked = [PassManager((apply,)).run(graph_module).graph_module]
+    before = summarise(masked[0])
+    reference = record_reference(masked[0]) if verify else None
+    outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
     small = outcome.graph_module
     if outcome.facts["replace-constants"]["constants"]:
         small = _shrink_again(small, granularity)
     agreement = None
-    if verify:
-        agreement = verify_equivalent(masked, small, tolerance=tolerance or TOLERANCE[least_precise(graph_module)])
+    if reference is not None:
+        tolerance = tolerance or TOLERANCE[least_precise(graph_module)]
+
+        def locate(trial: Trial) -> str:
+            again = PassManager((apply,)).run(graph_module).graph_module
+            return first_divergence(again, small, trial.args, trial.kwargs, tolerance)
+
+        agreement = compare(reference, small, tolerance=tolerance, locate=locate)
     folds = tuple(outcome.facts["fold-constants"]["folds"])
     plan = Plan(
         cuts=tuple(outcome.facts["shrink-dims"]["cuts"]),
@@ -86,7 +95,7 @@ def shrink(
         heads=tuple(outcome.facts["shrink-dims"]["heads"]),
         aliases=trace_info(graph_module).aliases,
     )
-    report = build_report(masked, small, outcome.facts["shrink-dims"]["coupling"], agreement)
+    report = build_report(before, small, outcome.facts["shrink-dims"]["coupling"], agreement)
     return ShrinkResult(small, plan, report)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import fx, nn
 
 from passes.analysis.coupling import Coupling
@@ -41,25 +42,39 @@ def count_parameters(graph_module: fx.GraphModule) -> int:
     return sum(get_attribute(graph_module, name).numel() for name in names)
 
 
-def build_report(
-    masked: fx.GraphModule, small: fx.GraphModule, coupling: Coupling, agreement: Agreement | None
-) -> ShrinkReport:
-    pinned = {}
+@dataclass(frozen=True)
+class Before:
+    """What a report needs of the masked graph, which need not live as long: counts, and which lines are all zero."""
+
+    parameters: int
+    unknown_operators: tuple[str, ...]
+    zeros: Mapping[Axis, torch.Tensor]  # (size,) bool, of every 2-D parameter's dims
+
+
+def summarise(masked: fx.GraphModule) -> Before:
+    zeros = {}
     for name in dict.fromkeys(str(n.target) for n in masked.graph.nodes if n.op == "get_attr"):
         weight = get_attribute(masked, name)
-        if weight.dim() != 2 or not isinstance(weight, nn.Parameter):
+        if weight.dim() == 2 and isinstance(weight, nn.Parameter):
+            pattern = (weight != 0).view(torch.uint8)
+            for dim in range(2):
+                zeros[Axis(f"@{name}", dim)] = (pattern.amax(1 - dim) == 0).cpu()
+    return Before(count_parameters(masked), tuple(unknown_operators(masked.graph)), zeros)
+
+
+def build_report(
+    before: Before, small: fx.GraphModule, coupling: Coupling, agreement: Agreement | None
+) -> ShrinkReport:
+    pinned = {}
+    for found, zero in before.zeros.items():
+        kept = coupling.keep_axis(found)
+        if kept is None:
             continue
-        for dim in range(2):
-            found = Axis(f"@{name}", dim)
-            kept = coupling.keep_axis(found)
-            if kept is None:
-                continue
-            empty = ~(weight != 0).any(1 - dim).cpu() & kept
-            if bool(empty.any()):
-                pinned[f"{name}[{dim}] ({int(empty.sum())} of {len(empty)})"] = _why_kept(coupling, found)
-    return ShrinkReport(
-        count_parameters(masked), count_parameters(small), agreement, pinned, tuple(unknown_operators(masked.graph))
-    )
+        empty = zero & kept
+        if bool(empty.any()):
+            name = f"{found.value.removeprefix('@')}[{found.dim}]"
+            pinned[f"{name} ({int(empty.sum())} of {len(empty)})"] = _why_kept(coupling, found)
+    return ShrinkReport(before.parameters, count_parameters(small), agreement, pinned, before.unknown_operators)
 
 
 def _why_kept(coupling: Coupling, found: Axis) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,40 +133,66 @@ def outputs_of(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict
         return [t for t in pytree.tree_leaves(graph_module(*args, **kwargs)) if isinstance(t, torch.Tensor)]
 
 
-def verify_equivalent(
-    reference: fx.GraphModule, candidate: fx.GraphModule, *, tolerance: float, seed: int = 0
-) -> Agreement:
-    """Compare two graphs on the example and on fresh inputs of several shapes.
+@dataclass(frozen=True)
+class Trial:
+    """Inputs and what the reference makes of them."""
 
-    ``tolerance`` bounds max |reference − candidate| / max(1, max |reference|). Raises `VerificationError` over it, and
-    ValueError if, on the example, the reference's outputs are not finite or a masked weight meets a value that is not
+    description: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    expected: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A graph's outputs on the example and on fresh inputs; the graph itself is no longer needed."""
+
+    trials: tuple[Trial, ...]
+    skipped: tuple[str, ...]
+
+
+def record_reference(graph_module: fx.GraphModule, seed: int = 0) -> Reference:
+    """Run a graph on the example and on fresh inputs of several shapes.
+
+    Raises ValueError if, on the example, its outputs are not finite or a masked weight meets a value that is not
     (0 · inf is NaN in the reference and absent in the candidate: nothing can be promised, exactness trap 11). Fresh
-    inputs the reference does not accept, or on which it is not finite, are listed as skipped.
+    inputs it does not accept, or on which it is not finite, are listed as skipped.
     """
-    refuse_non_finite(reference)
-    shapes, skipped = [], []
-    worst_abs = worst_rel = scale = 0.0
-    dtype = "float32"
-    for description, args, kwargs in fresh_inputs(reference, seed):
+    refuse_non_finite(graph_module)
+    trials, skipped = [], []
+    for description, args, kwargs in fresh_inputs(graph_module, seed):
         try:
-            expected = outputs_of(reference, args, kwargs)
+            expected = outputs_of(graph_module, args, kwargs)
         except Exception:
             if description == "example":
                 raise
             skipped.append(description)
             continue
-        if not all(bool(torch.isfinite(t).all()) for t in expected if t.is_floating_point()):
-            if description == "example":
-                raise ValueError(
-                    "the masked model's output is not finite on the example inputs; nothing can be verified"
-                )
+        if all(bool(torch.isfinite(t).all()) for t in expected if t.is_floating_point()):
+            trials.append(Trial(description, args, kwargs, tuple(expected)))
+        elif description == "example":
+            raise ValueError("the masked model's output is not finite on the example inputs; nothing can be verified")
+        else:
             skipped.append(description)
-            continue
-        actual = outputs_of(candidate, args, kwargs)
-        for a, b in zip(expected, actual, strict=True):
+    return Reference(tuple(trials), tuple(skipped))
+
+
+def compare(
+    reference: Reference, candidate: fx.GraphModule, *, tolerance: float, locate: Callable[[Trial], str]
+) -> Agreement:
+    """Run ``candidate`` on the reference's inputs.
+
+    ``tolerance`` bounds max |reference − candidate| / max(1, max |reference|). Over it, raises `VerificationError` with
+    what ``locate`` says about the trial.
+    """
+    worst_abs = worst_rel = scale = 0.0
+    dtype = "float32"
+    for trial in reference.trials:
+        actual = outputs_of(candidate, trial.args, trial.kwargs)
+        for a, b in zip(trial.expected, actual, strict=True):
             if not a.is_floating_point():
                 if not torch.equal(a, b):
-                    raise VerificationError(f"integer output differs on inputs {description}")
+                    raise VerificationError(f"integer output differs on inputs {trial.description}")
                 continue
             dtype = str(a.dtype).removeprefix("torch.")
             difference = float((a.double() - b.double()).abs().max())
@@ -174,13 +200,23 @@ def verify_equivalent(
             worst_abs, scale = max(worst_abs, difference), max(scale, magnitude)
             worst_rel = max(worst_rel, difference / max(1.0, magnitude))
             if not difference / max(1.0, magnitude) <= tolerance:
-                where = first_divergence(reference, candidate, args, kwargs, tolerance)
                 raise VerificationError(
                     f"the small graph differs from the masked one by {difference:.3e} (outputs up to {magnitude:.3g}) "
-                    f"on inputs {description}, tolerance {tolerance:.1e}. {where}"
+                    f"on inputs {trial.description}, tolerance {tolerance:.1e}. {locate(trial)}"
                 )
-        shapes.append(description)
-    return Agreement(worst_abs, worst_rel, scale, dtype, tuple(shapes), tuple(skipped))
+    shapes = tuple(trial.description for trial in reference.trials)
+    return Agreement(worst_abs, worst_rel, scale, dtype, shapes, reference.skipped)
+
+
+def verify_equivalent(
+    reference: fx.GraphModule, candidate: fx.GraphModule, *, tolerance: float, seed: int = 0
+) -> Agreement:
+    """Compare two graphs on the example and on fresh inputs; see `record_reference` and `compare`."""
+
+    def locate(trial: Trial) -> str:
+        return first_divergence(reference, candidate, trial.args, trial.kwargs, tolerance)
+
+    return compare(record_reference(reference, seed), candidate, tolerance=tolerance, locate=locate)
 
 
 def refuse_non_finite(graph_module: fx.GraphModule) -> None:

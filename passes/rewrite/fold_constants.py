@@ -7,6 +7,7 @@ serves several uses with different constants, keeps its columns.
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,8 @@ class FoldConstants(Pass):
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
+        del graph_module
+        gc.collect()  # graphs are cycles; where nobody else holds it, each weight is freed when its fold replaces it
         constants = Constants(result)
         folds = [f for uses in constants.uses.values() if (f := _fold_uses(result, constants, uses)) is not None]
         result.recompile()

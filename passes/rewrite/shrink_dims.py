@@ -7,6 +7,7 @@ with a pin keeps all its indices, with the reason.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,7 +43,8 @@ class ShrinkDims(Pass):
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
-        del graph_module  # where nobody else holds it, each weight is freed when its cut replaces it
+        del graph_module
+        gc.collect()  # graphs are cycles; where nobody else holds it, each weight is freed when its cut replaces it
         constants = Constants(result)
         liveness = Liveness(constants)
         coupling = couple(constants, liveness, whole=self.granularity)
