@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import family_modules as modules
 import torch
 import transformers as hf
-from family_structure import Attention, FeedForward, Part
 from torch import nn
+
+import tests.passes.family_modules as modules
+from tests.passes.family_structure import Attention, FeedForward, Part
 
 Inputs = Mapping[str, Any]
 

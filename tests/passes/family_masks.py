@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from families import Family
-from family_structure import Attention, FeedForward, Parameters, Part
+
+from tests.passes.families import Family
+from tests.passes.family_structure import Attention, FeedForward, Parameters, Part
 
 Masks = dict[str, torch.Tensor]
 

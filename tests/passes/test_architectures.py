@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, Family, make
-from family_masks import KINDS, draw, masked
-from family_structure import predict_shapes
 from torch import fx, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
@@ -22,6 +19,9 @@ import passes
 from passes.graph import get_attribute
 from passes.pipeline import TOLERANCE, least_precise
 from passes.program import trace_info
+from tests.passes.families import FAMILIES, Family, make
+from tests.passes.family_masks import KINDS, draw, masked
+from tests.passes.family_structure import predict_shapes
 
 Traced = tuple[nn.Module, dict[str, Any], fx.GraphModule]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from golden_text import printed
 from torch import fx, nn
 
 from passes.canonical import canonicalise
 from passes.program import trace
+from tests.passes.golden_text import printed
 
 aten = torch.ops.aten
 

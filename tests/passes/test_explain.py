@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 import transformers as hf
-from properties.tiny import ATTENTIONS, Shape, build, inputs
 from torch import nn
 
 import passes
 from passes.explain import BlockExplanation, explain
+from tests.passes.properties.tiny import ATTENTIONS, Shape, build, inputs
 
 SHAPE = Shape(heads=4, kv_heads=4, head_dim=4, width=8, ffn=6)
 

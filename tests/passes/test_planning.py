@@ -8,13 +8,13 @@ import pytest
 import torch
 import transformers as hf
 from hypothesis import given
-from properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
-from properties.tiny import Shape, build, inputs
 from safetensors.torch import save_file
 
 import passes
 from passes.masks import MaskError
 from passes.masks.files import TensorFile
+from tests.passes.properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
+from tests.passes.properties.tiny import Shape, build, inputs
 
 
 def by_parameter(plan: passes.Plan) -> tuple[object, ...]:

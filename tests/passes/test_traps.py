@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, make
 from torch import fx, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
@@ -18,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 import passes
 from passes.graph import get_attribute
 from passes.pipeline import least_precise
+from tests.passes.families import FAMILIES, make
 
 aten = torch.ops.aten
 H, D, C = 4, 4, 16  # heads, dims per head, channels

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from properties.tiny import ACTIVATIONS, ATTENTIONS, MASK_KINDS, Shape, Transformer, random_masks
+
+from tests.passes.properties.tiny import ACTIVATIONS, ATTENTIONS, MASK_KINDS, Shape, Transformer, random_masks
 
 ROLES = ("q", "k", "v", "qkv", "out", "up", "gate", "down")
 BOUNDED = settings(

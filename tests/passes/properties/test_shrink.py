@@ -6,13 +6,13 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
-from properties.tiny import Shape, Transformer, build, inputs
 from torch import nn
 
 import passes
 from passes.plan import Plan
 from passes.report import count_parameters
+from tests.passes.properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
+from tests.passes.properties.tiny import Shape, Transformer, build, inputs
 
 
 def masked_copy(model: Transformer, shape: Shape, masks: dict[str, torch.Tensor]) -> nn.Module:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from golden_text import printed
 from torch import fx, nn
 
 from passes.masks import MaskError
 from passes.program import trace
 from passes.rewrite.apply_masks import ApplyMasks
+from tests.passes.golden_text import printed
 
 MASKS = {"0.weight": torch.tensor([[1, 0], [0, 0], [1, 1]]).bool(), "0.bias": torch.tensor([1, 0, 1]).bool()}
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from golden_text import printed
 from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize, prune
@@ -14,6 +13,7 @@ from torch.nn.utils import parametrize, prune
 import passes
 from passes.program import trace
 from passes.rewrite.bake_weights import BakeWeights
+from tests.passes.golden_text import printed
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from golden_text import printed
 from torch import nn
 
 from passes.program import trace
 from passes.rewrite.drop_noop_slices import DropNoopSlices, reads_all
+from tests.passes.golden_text import printed
 
 
 class Slices(nn.Module):

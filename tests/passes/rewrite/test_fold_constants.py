@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from golden_text import printed
 from torch import fx, nn
 from torch.nn import functional
 
 from passes.program import trace
 from passes.rewrite.fold_constants import FoldConstants
+from tests.passes.golden_text import printed
 
 
 class Ffn(nn.Module):

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from golden_text import printed
 from torch import nn
 
 from passes.program import trace
 from passes.rewrite.replace_constants import ReplaceConstants
+from tests.passes.golden_text import printed
 
 
 class Residual(nn.Module):

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from golden_text import printed
-from properties.tiny import Shape, build, inputs, random_masks
 from torch import nn
 
 from passes.channels import Axis
@@ -16,6 +14,8 @@ from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.retrace import Retrace
 from passes.rewrite.shrink_dims import ShrinkDims
+from tests.passes.golden_text import printed
+from tests.passes.properties.tiny import Shape, build, inputs, random_masks
 
 HEADS = Shape(layers=1, heads=3, kv_heads=3, head_dim=2, width=4, ffn=3, rms=True)
 MASKS = {
