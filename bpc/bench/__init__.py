@@ -1,15 +1,15 @@
-"""Measuring: dense against small, in time and in arithmetic (see `bpc.bench.compare`)."""
+"""Measuring: dense against small, in time and in arithmetic (see `bpc.bench.comparison`)."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bpc.bench.compare import compare
+    from bpc.bench.comparison import compare
     from bpc.bench.result import Comparison
 
 __all__ = ["Comparison", "compare"]
 
-_HOMES = {"Comparison": "bpc.bench.result", "compare": "bpc.bench.compare"}
+_HOMES = {"Comparison": "bpc.bench.result", "compare": "bpc.bench.comparison"}
 
 
 def __getattr__(name: str) -> Any:

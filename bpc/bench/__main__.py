@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bpc.bench.result import Comparison
+from bpc.cli.console import quiet_console
+
+if TYPE_CHECKING:
+    from bpc.bench.published import PublishedModel
 
 app = typer.Typer(help="Benchmarks of bpc itself.", no_args_is_help=True, add_completion=False)
 
@@ -18,6 +21,7 @@ app = typer.Typer(help="Benchmarks of bpc itself.", no_args_is_help=True, add_co
 _MODELS = [19]
 _SHAPES = ["8x128", "4x384", "1x128"]
 _DTYPES = ["float32"]
+_PEERS: list[str] = []
 
 
 @app.command()
@@ -26,66 +30,93 @@ def published(
         list[int], typer.Option("--id", help="Published model, by id; several times for several.")
     ] = _MODELS,
     shape: Annotated[list[str], typer.Option(help="Batch x length; several times for several.")] = _SHAPES,
-    dtype: Annotated[list[str], typer.Option(help="Of the small model's file; the dense one is float32.")] = _DTYPES,
-    plain: Annotated[bool, typer.Option("--plain", help="Also time plain torch.onnx.export files of both.")] = False,
+    dtype: Annotated[list[str], typer.Option(help="Of the small models' files; the dense one is float32.")] = _DTYPES,
+    plain: Annotated[bool, typer.Option("--plain", help="Also the plain torch.onnx.export file of each.")] = False,
+    peer: Annotated[list[str], typer.Option(help="Also distilbert, tinybert6, tinybert4, torch-pruning.")] = _PEERS,
+    runtime: Annotated[str, typer.Option(help="onnx, eager or compiled.")] = "onnx",
     repeats: Annotated[int, typer.Option(help="Timed runs of each side.")] = 15,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
     clock: Annotated[str, typer.Option(help="wall, or cpu (with --threads 1) on a busy machine.")] = "wall",
     to_json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the figure (PNG) here.")] = None,
 ) -> None:
-    """Rebuild BERT-base with the paper's published shapes, export dense and small, time them."""
-    from bpc.bench.compare import compare
+    """Rebuild BERT-base with the paper's published shapes, time all against the dense model in one run."""
+    from bpc.bench.comparison import compare_all
     from bpc.bench.plot import speedup_figure
-    from bpc.bench.published import bert_base, published_model, rebuild
+    from bpc.bench.published import bert_base, published_model, published_points
     from bpc.bench.result import comparison_table
-    from bpc.emit.onnx import export_onnx
-    from bpc.emit.recipe import PLAIN
 
-    console = Console()
+    console = quiet_console()
     sizes = [_shape(text) for text in shape]
     models = [published_model(n) for n in number]
     found: list[Comparison] = []
-    names: dict[str, tuple[float, float]] = {}
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
-        dense = bert_base()
-        dense_file = export_onnx(dense, Path(folder) / "dense.onnx", check=False).path
-        plain_dense = None
-        if plain:
-            plain_dense = export_onnx(dense, Path(folder) / "plain-dense.onnx", recipe=PLAIN, check=False).path
-        for model in models:
-            small = rebuild(dense, model)
-            pairs = [
-                (dense_file, export_onnx(small, Path(folder) / f"small-{kind}.onnx", dtype=kind).path, kind)  # type: ignore[arg-type]
-                for kind in dtype
-            ]
-            if plain_dense is not None:
-                path = export_onnx(small, Path(folder) / "plain-small.onnx", recipe=PLAIN, check=False).path
-                pairs.append((plain_dense, path, "float32, plain export"))
-            for before, after, kind in pairs:
-                rows = [
-                    compare(
-                        before,
-                        after,
-                        batch=batch,
-                        length=length,
-                        dtype=kind,
-                        repeats=repeats,
-                        threads=threads,
-                        clock=clock,  # type: ignore[arg-type]
-                        peak=not found and (batch, length) == sizes[0],
-                    )
-                    for batch, length in sizes
-                ]
-                found += rows
-                table = comparison_table(rows)
-                table.title = f"model {model.id} ({model.method}, published {model.speedup:.2f}×), {kind}"
-                console.print(table)
-                names[f"{model.id}"] = (rows[0].arithmetic_ratio, model.speedup)
+        graph = bert_base()
+        others = _contestants(graph, models, dtype if runtime == "onnx" else [], plain, peer, Path(folder), runtime)
+        dense = _written(graph, Path(folder) / "dense.onnx") if runtime == "onnx" else graph
+        for kind in ["float32"] if runtime == "onnx" else dtype:
+            for batch, length in sizes:
+                found += compare_all(
+                    dense,
+                    others,
+                    batch=batch,
+                    length=length,
+                    runtime=runtime,  # type: ignore[arg-type]
+                    dtype=kind,
+                    dense_dtype="float32",
+                    repeats=repeats,
+                    threads=threads,
+                    clock=clock,  # type: ignore[arg-type]
+                    peak=not found,
+                )
+    console.print(comparison_table(found))
     if to_json is not None:
         to_json.write_text(json.dumps([c.to_dict() for c in found], indent=1))
     if plot is not None:
-        speedup_figure(found, names).savefig(plot, dpi=150)
+        speedup_figure(found, published_points(), annotate=[str(n) for n in number]).savefig(plot, dpi=130)
+
+
+def _contestants(
+    dense: Any,
+    models: list[PublishedModel],
+    dtypes: list[str],
+    plain: bool,
+    peers: list[str],
+    folder: Path,
+    runtime: str,
+) -> dict[str, Any]:
+    """{label: file, or graph for torch runtimes} of every model to time against ``dense``."""
+    from bpc.bench.peers import PEERS
+    from bpc.bench.published import rebuild
+    from bpc.emit.recipe import PLAIN
+
+    unknown = sorted(set(peers) - set(PEERS))
+    if unknown:
+        raise typer.BadParameter(f"--peer {unknown[0]}: choose {', '.join(PEERS)}")
+    found: dict[str, Any] = {}
+    if plain:
+        found["dense, plain"] = _written(dense, folder / "plain.onnx", recipe=PLAIN)
+    for model in models:
+        small = rebuild(dense, model)
+        if runtime != "onnx":
+            found[f"{model.id}"] = small
+        for kind in dtypes:
+            label = f"{model.id}" if kind == "float32" else f"{model.id}, {kind}"
+            found[label] = _written(small, folder / f"{model.id}-{kind}.onnx", dtype=kind)
+        if plain:
+            found[f"{model.id}, plain"] = _written(small, folder / f"{model.id}-plain.onnx", recipe=PLAIN)
+    for name in peers:
+        graph = PEERS[name](models[0])
+        # Torch-Pruning leaves a module: its user exports it as torch does.
+        options = {"recipe": PLAIN} if name == "torch-pruning" else {}
+        found[name] = _written(graph, folder / f"{name}.onnx", **options) if runtime == "onnx" else graph
+    return found
+
+
+def _written(graph: Any, path: Path, **options: Any) -> Path:
+    from bpc.emit.onnx import export_onnx
+
+    return export_onnx(graph, path, check=False, **options).path
 
 
 @app.command()
@@ -98,7 +129,7 @@ def profile(
     """Time per operator, dense and small side by side."""
     from bpc.bench.profile import profile_table
 
-    Console().print(profile_table(dense, small, *_shape(shape), threads=threads))
+    quiet_console().print(profile_table(dense, small, *_shape(shape), threads=threads))
 
 
 def _shape(text: str) -> tuple[int, int]:

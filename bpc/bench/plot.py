@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,11 +15,14 @@ _PUBLISHED = "#D55E00"
 
 
 def speedup_figure(
-    comparisons: Sequence[Comparison], published: Mapping[str, tuple[float, float]] | None = None
+    comparisons: Sequence[Comparison],
+    published: Mapping[str, tuple[float, float]] | None = None,
+    annotate: Collection[str] = (),
 ) -> Figure:
     """A point per comparison, a colour per runtime, dtype and shape; the diagonal is the limit the arithmetic sets.
 
-    ``published``: {label: (arithmetic ratio, published speed-up)}, drawn beside them. Raises ValueError for nothing.
+    ``published``: {label: (arithmetic ratio, published speed-up)}, drawn beside them, with the labels in ``annotate``
+    written out. Raises ValueError for nothing to plot.
     """
     if not comparisons:
         raise ValueError("no comparison to plot")
@@ -35,7 +38,10 @@ def speedup_figure(
         axes.scatter(ratios, speedups, color=colour, marker=marker, s=36, label=label, zorder=3)
     for label, (ratio, speedup) in (published or {}).items():
         axes.scatter([ratio], [speedup], color=_PUBLISHED, marker="x", s=40, zorder=3)
-        axes.annotate(label, (ratio, speedup), xytext=(5, -9), textcoords="offset points", fontsize=7, color=_PUBLISHED)
+        if label in annotate:
+            axes.annotate(
+                label, (ratio, speedup), xytext=(5, -9), textcoords="offset points", fontsize=7, color=_PUBLISHED
+            )
     if published:
         axes.scatter([], [], color=_PUBLISHED, marker="x", label="published (RTX 3090, batch 128)")
     top = 1.1 * max(

@@ -47,12 +47,17 @@ def profile(
 
 
 def profile_table(
-    dense: str | os.PathLike[str], small: str | os.PathLike[str], batch: int, length: int, threads: int | None = None
+    dense: str | os.PathLike[str],
+    small: str | os.PathLike[str],
+    batch: int,
+    length: int,
+    threads: int | None = None,
+    note: str = "",
 ) -> Table:
-    """Both profiles side by side, the operator that costs the dense model most first."""
+    """Both profiles side by side, the operator that costs most first; ``note`` joins the title."""
     sides = [profile(path, batch, length, threads) for path in (dense, small)]
     totals = [sum(ms for _, ms in side.values()) for side in sides]
-    table = Table(title=f"time per operator, {batch} × {length}")
+    table = Table(title=", ".join(filter(None, ["time per operator", f"{batch} × {length}", note])))
     table.add_column("operator")
     for name in ("dense calls", "dense ms", "share", "small calls", "small ms", "share", "dense / small"):
         table.add_column(name, justify="right")

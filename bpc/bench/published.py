@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from transformers import BertConfig, BertForQuestionAnswering
 
 import passes
@@ -58,17 +58,45 @@ def published_model(number: int) -> PublishedModel:
     return models[number]
 
 
-def bert_base(seed: int = 0) -> fx.GraphModule:
-    """BERT-base for question answering, random weights and biases, traced with dynamic batch and length."""
+def published_points(length: int = 384, task: str = "squadv1") -> dict[str, tuple[float, float]]:
+    """{id: (arithmetic ratio, published speed-up)} of one task's models, at the paper's length."""
+    dense = _encoder_flops([12] * 12, [3072] * 12, length)
+    return {
+        str(m.id): (
+            dense / _encoder_flops([12 - len(gone) for gone in m.pruned_heads], m.ffn_dims, length),
+            m.speedup,
+        )
+        for m in published_models().values()
+        if m.task == task
+    }
+
+
+def _encoder_flops(heads: Sequence[int], ffn_dims: Sequence[int], length: int) -> int:
+    """FLOPs per token of a BERT-base encoder: four projections and two products per head, two products per FFN dim."""
+    per_head = 4 * 2 * 768 * 64 + 2 * 2 * length * 64
+    return sum(h * per_head + f * 2 * 2 * 768 for h, f in zip(heads, ffn_dims, strict=True))
+
+
+def bert_base_model(seed: int = 0) -> nn.Module:
+    """BERT-base for question answering with random weights and biases."""
     torch.manual_seed(seed)
     model = BertForQuestionAnswering(BertConfig()).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.02)
+    return model
+
+
+def example_inputs() -> dict[str, Tensor]:
+    """Keyword arguments of `bert_base_model`, (2, 16)."""
     ids = torch.randint(1000, 30000, (2, 16))
-    example = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    return passes.trace(model, example)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+
+
+def bert_base(seed: int = 0) -> fx.GraphModule:
+    """`bert_base_model`, traced with dynamic batch and length."""
+    return passes.trace(bert_base_model(seed), example_inputs())
 
 
 def structure_masks(
@@ -90,7 +118,6 @@ def structure_masks(
             f"the graph has {len(attentions)} attentions and {len(ffns)} FFNs, the structure {len(pruned_heads)} and "
             f"{len(ffn_dims)}"
         )
-    generator = torch.Generator().manual_seed(seed)
     masks: dict[str, Tensor] = {}
     for block, heads in zip(attentions, pruned_heads, strict=True):
         for linear in block:
@@ -99,12 +126,21 @@ def structure_masks(
             live[list(heads)] = False
             size = linear.in_features if linear.role == "attention.output" else linear.out_features
             masks |= _masks(linear, live.repeat_interleave(size // linear.heads))
-    for block, dims in zip(ffns, ffn_dims, strict=True):
-        inner = next(linear.in_features for linear in block if linear.role == "ffn.down")
-        live = torch.zeros(inner, dtype=torch.bool)
-        live[torch.randperm(inner, generator=generator)[:dims]] = True
+    sizes = [next(linear.in_features for linear in block if linear.role == "ffn.down") for block in ffns]
+    for block, live in zip(ffns, random_dims(sizes, ffn_dims, seed), strict=True):
         for linear in block:
             masks |= _masks(linear, live)
+    return masks
+
+
+def random_dims(sizes: Sequence[int], counts: Sequence[int], seed: int = 0) -> list[Tensor]:
+    """Per layer a bool mask of ``size`` dims with ``count`` of them set, at random."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = []
+    for size, count in zip(sizes, counts, strict=True):
+        mask = torch.zeros(size, dtype=torch.bool)
+        mask[torch.randperm(size, generator=generator)[:count]] = True
+        masks.append(mask)
     return masks
 
 

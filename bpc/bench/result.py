@@ -115,6 +115,9 @@ class Comparison:
 def comparison_table(comparisons: list[Comparison]) -> Table:
     """A row per comparison; the caption says where it was measured."""
     table = Table(title="dense against small")
+    named = any(c.small.name != "small" for c in comparisons)
+    if named:
+        table.add_column("model")
     for column in (
         "runtime",
         "dtype",
@@ -130,6 +133,7 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
     for c in comparisons:
         noise = max(c.dense.spread, c.small.spread)
         table.add_row(
+            *([c.small.name] if named else []),
             c.runtime,
             c.dtype,
             f"{c.batch} × {c.length}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,9 @@ import typer
 from bpc.cli.console import quiet_console
 from bpc.cli.errors import CommandError, reports_errors
 
+# Defaults of repeatable options; typer reads them, nothing writes them.
+_SHAPES, _RUNTIMES, _DTYPES = ["8x64"], ["onnx"], ["float32"]
+
 
 @reports_errors
 def bench(
@@ -19,46 +23,63 @@ def bench(
     small: Annotated[Path, typer.Option(help="The model after, likewise.")],
     shape: Annotated[
         list[str], typer.Option(help="Batch and length, e.g. 8x128; give it several times for several shapes.")
-    ] = ["8x64"],  # noqa: B006  (typer reads the default, nothing writes it)
-    runtime: Annotated[list[str], typer.Option(help="onnx, eager or compiled; several times for several.")] = ["onnx"],  # noqa: B006
-    dtype: Annotated[str, typer.Option(help="Of the ONNX files written from directories.")] = "float32",
+    ] = _SHAPES,
+    runtime: Annotated[list[str], typer.Option(help="onnx, eager or compiled; several times for several.")] = _RUNTIMES,
+    dtype: Annotated[
+        list[str],
+        typer.Option(help="Of both sides: float32; int8 (onnx); bfloat16, float16 (torch). Several for several."),
+    ] = _DTYPES,
+    dense_dtype: Annotated[str | None, typer.Option(help="Of the model before, where it is to be another.")] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs of each side; they take turns.")] = 9,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Also show the time per operator (onnx).")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw speed-up against arithmetic ratio, with the paper's points (.png).")
+    ] = None,
     to_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Time both models at every shape under every runtime, beside the ratio of their arithmetic."""
+    """Time both models at every shape, under every runtime and dtype, beside the ratio of their arithmetic."""
     from rich.progress import Progress
 
-    from bpc.bench.compare import compare
+    from bpc.bench.comparison import compare
+    from bpc.bench.plot import speedup_figure
+    from bpc.bench.profile import profile_table
+    from bpc.bench.published import published_points
     from bpc.bench.result import Comparison, comparison_table
     from bpc.bench.timing import BenchmarkError
 
     console = quiet_console()
     shapes = [parse_shape(text) for text in shape]
-    for name in runtime:
-        if name not in ("onnx", "eager", "compiled"):
-            raise CommandError(f"--runtime {name}: choose onnx, eager or compiled")
+    cases = runs(runtime, dtype, dense_dtype)
+    if profile and not any(name == "onnx" for name, _ in cases):
+        raise CommandError("--profile shows ONNX Runtime's operators; add --runtime onnx")
     found: list[Comparison] = []
+    profiles = []
     with (
         tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder,
         Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
     ):
-        task = progress.add_task("loading", total=len(runtime) * len(shapes))
+        task = progress.add_task("loading", total=len(cases) * len(shapes))
         graphs = [source(path) for path in (dense, small)]
-        for name in runtime:
-            progress.update(task, description=f"{name}: preparing")
+        for name, kind in cases:
+            progress.update(task, description=f"{name} {kind}: preparing")
             sides = graphs
             if name == "onnx":
-                sides = [as_file(side, Path(folder) / f"{i}.onnx", dtype) for i, side in enumerate(graphs)]
+                kinds = (dense_dtype or kind, kind)
+                sides = [
+                    as_file(side, Path(folder) / f"{index}-{kinds[index]}.onnx", kinds[index])
+                    for index, side in enumerate(graphs)
+                ]
             for batch, length in shapes:
-                progress.update(task, description=f"{name} {batch}x{length}")
+                progress.update(task, description=f"{name} {kind} {batch}x{length}")
                 try:
                     comparison = compare(
                         *sides,
                         batch=batch,
                         length=length,
                         runtime=name,  # type: ignore[arg-type]
-                        dtype=dtype,
+                        dtype=kind,
+                        dense_dtype=dense_dtype,
                         repeats=repeats,
                         threads=threads,
                         peak=not found,
@@ -66,10 +87,30 @@ def bench(
                 except (ValueError, BenchmarkError) as error:
                     raise CommandError(str(error)) from error
                 found.append(comparison)
+                if profile and name == "onnx":
+                    profiles.append(profile_table(sides[0], sides[1], batch, length, threads, comparison.dtype))
                 progress.advance(task)
     console.print(comparison_table(found))
+    for table in profiles:
+        console.print(table)
     if to_json is not None:
         to_json.write_text(json.dumps([comparison.to_dict() for comparison in found], indent=1))
+    if plot is not None:
+        speedup_figure(found, published_points()).savefig(plot, dpi=150)
+
+
+def runs(runtimes: Sequence[str], dtypes: Sequence[str], dense_dtype: str | None) -> list[tuple[str, str]]:
+    """The (runtime, dtype) pairs that exist among those asked for. Raises `CommandError` for a name that fits none."""
+    from bpc.bench.sides import DTYPES
+
+    for name in runtimes:
+        if name not in DTYPES:
+            raise CommandError(f"--runtime {name}: choose {', '.join(DTYPES)}")
+    known = {kind for name in runtimes for kind in DTYPES[name]}
+    for kind in (*dtypes, *([dense_dtype] if dense_dtype else [])):
+        if kind not in known:
+            raise CommandError(f"--dtype {kind}: {', '.join(runtimes)} on the CPU have {', '.join(sorted(known))}")
+    return [(name, kind) for name in runtimes for kind in dtypes if {kind, dense_dtype or kind} <= set(DTYPES[name])]
 
 
 def parse_shape(text: str) -> tuple[int, int]:
@@ -93,8 +134,8 @@ def source(path: Path) -> Any:
 
 def as_file(side: Any, path: Path, dtype: str) -> Path:
     """An .onnx file of one side, written once for all shapes."""
-    if isinstance(side, Path):
-        return side
+    if isinstance(side, Path) or path.exists():
+        return side if isinstance(side, Path) else path
     from bpc.emit.onnx import export_onnx
 
     return export_onnx(side, path, dtype=dtype).path  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 import bpc
 import passes
-from bpc.bench.compare import compare
+from bpc.bench.comparison import compare
 from bpc.bench.result import Comparison
 from bpc.masks.structure import live_structure
 from examples.tweets.pipeline import Outcome, example_inputs

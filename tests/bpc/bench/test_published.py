@@ -12,7 +12,7 @@ import passes
 from bpc.bench import __main__ as commands
 from bpc.bench.plot import speedup_figure
 from bpc.bench.profile import profile, profile_table
-from bpc.bench.published import PublishedModel, published_model, published_models, structure_masks
+from bpc.bench.published import PublishedModel, published_model, published_models, published_points, structure_masks
 from bpc.bench.result import Comparison, this_machine
 from bpc.bench.timing import Timing
 from bpc.emit.onnx import export_onnx
@@ -64,12 +64,36 @@ def test_published_command_times_and_writes(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("bpc.bench.published.published_model", lambda number: TINY)
     arguments = ["--id", "1", "--shape", "2x5", "--threads", "1", "--clock", "cpu", "--repeats", "7"]
     files = ["--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]
-    result = CliRunner().invoke(commands.app, ["published", *arguments, *files])
+    result = CliRunner().invoke(commands.app, ["published", *arguments, "--dtype", "int8", "--plain", *files])
     assert result.exit_code == 0, result.output
-    (row,) = json.loads((tmp_path / "r.json").read_text())
-    assert row["arithmetic_ratio"] > 1.5
+    rows = {row["small"]["name"]: row for row in json.loads((tmp_path / "r.json").read_text())}
+    assert list(rows) == ["dense, plain", "1, int8", "1, plain"]
+    assert rows["1, int8"]["dtype"] == "float32 → int8"
+    assert rows["dense, plain"]["arithmetic_ratio"] == 1.0
+    assert rows["1, plain"]["arithmetic_ratio"] > 1.5
     assert (tmp_path / "r.png").stat().st_size > 1000
     assert CliRunner().invoke(commands.app, ["published", "--shape", "8"]).exit_code == 2
+
+
+def test_published_command_under_torch_with_a_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bpc.bench.published.bert_base", tiny_base)
+    monkeypatch.setattr("bpc.bench.published.published_model", lambda number: TINY)
+    monkeypatch.setattr("bpc.bench.peers.PEERS", {"shallow": lambda model: tiny_base(1)})
+    arguments = ["published", "--shape", "2x5", "--threads", "1", "--repeats", "7", "--json", str(tmp_path / "r.json")]
+    result = CliRunner().invoke(commands.app, [*arguments, "--runtime", "eager", "--peer", "shallow"])
+    assert result.exit_code == 0, result.output
+    rows = {row["small"]["name"]: row for row in json.loads((tmp_path / "r.json").read_text())}
+    assert list(rows) == ["1", "shallow"]
+    assert rows["1"]["arithmetic_ratio"] > rows["shallow"]["arithmetic_ratio"] == 1.0
+    unknown = CliRunner().invoke(commands.app, [*arguments, "--peer", "gzip"])
+    assert unknown.exit_code == 2
+    assert "choose shallow" in unknown.output
+
+
+def test_arithmetic_of_published_points_is_that_of_the_rebuilt_model() -> None:
+    ratio, speedup = published_points(length=128)["19"]
+    assert speedup == pytest.approx(2.44, abs=0.01)
+    assert ratio == pytest.approx(3.75, abs=0.01)  # the FLOP counter's figure for the rebuilt graph at this length
 
 
 def test_profile_counts_launches(tmp_path: Path) -> None:
@@ -84,7 +108,8 @@ def test_profile_counts_launches(tmp_path: Path) -> None:
 def test_plot_holds_measured_and_published_points() -> None:
     times = [Timing(n, (t,) * 7) for n, t in (("dense", 0.4), ("small", 0.1))]
     c = Comparison(8, 64, "onnx", "float32", *times, 5_000, 1_000, None, "wall", this_machine(1))
-    (axes,) = speedup_figure([c], {"19": (3.8, 2.4)}).axes
+    (axes,) = speedup_figure([c], {"19": (3.8, 2.4), "20": (3.0, 2.0)}, annotate=["19"]).axes
+    assert [text.get_text() for text in axes.texts] == ["19"]
     points = [tuple(map(float, xy)) for group in axes.collections for xy in group.get_offsets()]
     assert (5.0, 4.0) in points
     assert (3.8, 2.4) in points

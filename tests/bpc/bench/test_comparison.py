@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from torch import fx, nn
 
 import passes
-from bpc.bench.compare import compare, matmul_peak
+from bpc.bench.comparison import compare, compare_all, matmul_peak
 from bpc.bench.feed import random_feed
 from bpc.bench.result import Comparison, comparison_table, this_machine
 from bpc.bench.timing import BenchmarkError, Timing, Worker, alternate
@@ -61,6 +62,28 @@ def test_graphs_run_under_torch(files: tuple[Path, Path]) -> None:
     assert result.arithmetic_ratio == 4.0
     with pytest.raises(ValueError, match="needs a graph"):
         compare(*files, runtime="eager")
+
+
+def test_the_name_bench_compare_is_the_function() -> None:
+    assert importlib.import_module("bpc.bench").compare is compare
+
+
+def test_several_models_in_one_run(files: tuple[Path, Path], tmp_path: Path) -> None:
+    low = export_onnx(mlp(16), tmp_path / "8.onnx", dtype="int8").path
+    found = compare_all(files[0], {"a": files[1], "b": low}, batch=2, length=5, repeats=7, threads=1, peak=False)
+    assert [(c.small.name, c.dtype) for c in found] == [("a", "float32"), ("b", "float32 → int8")]
+    assert found[0].dense is found[1].dense
+    console = Console(width=300, record=True)
+    console.print(comparison_table(found))
+    assert "model" in console.export_text()
+
+
+def test_graphs_run_in_bfloat16() -> None:
+    options = {"runtime": "eager", "dtype": "bfloat16", "repeats": 7, "threads": 1, "peak": False}
+    assert compare(mlp(64), mlp(16), batch=2, length=5, **options).dtype == "bfloat16"
+    assert compare(mlp(64), mlp(16), batch=2, length=5, dense_dtype="float32", **options).dtype == "float32 → bfloat16"
+    with pytest.raises(ValueError, match="eager has no int8 on the CPU; it has float32, bfloat16, float16"):
+        compare(mlp(64), mlp(16), runtime="eager", dtype="int8")
 
 
 def test_inputs_keep_to_the_range_of_the_example(files: tuple[Path, Path]) -> None:

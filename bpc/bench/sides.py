@@ -1,0 +1,109 @@
+"""What a timing worker loads for one side of a comparison, and the arithmetic that side does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch.utils import _pytree as pytree
+
+from bpc.bench.feed import random_feed
+from bpc.emit.axes import dynamic_axes, resized_inputs
+from bpc.emit.flops import FlopModel, flop_model
+from bpc.emit.half import convert_graph
+from bpc.emit.onnx import DTYPE_KEY, FLOPS_KEY, OPSET, export_onnx, graph_of
+from passes.program import exported_program, trace_info
+
+Runtime = Literal["onnx", "eager", "compiled"]
+
+# The dtypes each runtime has kernels for on the CPU (see docs/benchmarks-onnx.md).
+DTYPES: dict[str, tuple[str, ...]] = {
+    "onnx": ("float32", "int8"),
+    "eager": ("float32", "bfloat16", "float16"),
+    "compiled": ("float32", "bfloat16", "float16"),
+}
+_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+PEAK_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class Side:
+    """The worker's load command (threads are added to it), the FLOPs by batch and length, and the dtype."""
+
+    command: dict[str, Any]
+    flops: FlopModel
+    dtype: str
+
+
+def prepare(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int) -> Side:
+    """Write what a worker needs to run ``source`` (see `bpc.bench.comparison.compare`) into ``folder``.
+
+    Raises ValueError for a dtype the runtime does not have, a file where a graph is needed, and a model whose
+    arithmetic is unknown.
+    """
+    if runtime not in DTYPES:
+        raise ValueError(f"runtime={runtime!r} is not one of {', '.join(DTYPES)}")
+    folder.mkdir()
+    if isinstance(source, str | os.PathLike):
+        if runtime != "onnx":
+            raise ValueError(f"{source} is a file: runtime={runtime!r} needs a graph")
+        return _onnx_side(Path(source), folder, batch, length)
+    if dtype not in DTYPES[runtime]:
+        raise ValueError(f"{runtime} has no {dtype} on the CPU; it has {', '.join(DTYPES[runtime])}")
+    if runtime == "onnx":
+        path = export_onnx(source, folder / "model.onnx", dtype=dtype).path  # type: ignore[arg-type]
+        return _onnx_side(path, folder, batch, length)
+    return _torch_side(source, folder, runtime, dtype, batch, length)
+
+
+def _onnx_side(path: Path, folder: Path, batch: int, length: int) -> Side:
+    model = ir.load(path)
+    text = model.metadata_props.get(FLOPS_KEY)
+    if text is None:
+        raise ValueError(f"{path} does not say what arithmetic it does ({FLOPS_KEY}): write it with bpc.export_onnx")
+    kind = model.metadata_props.get(DTYPE_KEY, "float32")
+    inputs = folder / "inputs.npz"
+    np.savez(inputs, allow_pickle=False, **random_feed(model, batch, length))
+    return Side({"kind": "onnx", "path": str(path), "inputs": str(inputs)}, FlopModel.from_json(text), kind)
+
+
+def _torch_side(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int) -> Side:
+    graph = graph_of(source)
+    program = exported_program(graph)
+    axes = dynamic_axes(graph, program)
+    flops = flop_model(graph, axes)
+    if flops is None:
+        raise ValueError("the arithmetic of this graph is no polynomial of batch and length; bpc cannot rate it")
+    if dtype in _HALF:
+        program = exported_program(convert_graph(graph, _HALF[dtype]))
+    torch.export.save(program, folder / "model.pt2")
+    info = trace_info(graph)
+    leaves, spec = pytree.tree_flatten((info.args, info.kwargs))
+    fresh = iter(resized_inputs(graph, axes, {"batch": batch, "sequence": length}))
+    leaves = [next(fresh) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    args, kwargs = pytree.tree_unflatten(leaves, spec)
+    torch.save({"args": args, "kwargs": kwargs}, folder / "inputs.pt")
+    command = {"kind": runtime, "path": str(folder / "model.pt2"), "inputs": str(folder / "inputs.pt")}
+    return Side(command, flops, dtype)
+
+
+def one_product(folder: Path) -> dict[str, Any]:
+    """The load command of a file with one 2048³ float32 MatMul, weight constant."""
+    rows = ir.Value(name="rows", shape=ir.Shape([PEAK_SIZE] * 2), type=ir.TensorType(ir.DataType.FLOAT))
+    generator = np.random.default_rng(0)
+    weight = ir.Value(name="weight", const_value=ir.tensor(_square(generator)))
+    product = ir.node("MatMul", [rows, weight])
+    product.outputs[0].shape, product.outputs[0].type = rows.shape, rows.type
+    graph = ir.Graph([rows], product.outputs, nodes=[product], initializers=[weight], opset_imports={"": OPSET})
+    ir.save(ir.Model(graph, ir_version=10), folder / "product.onnx")
+    np.savez(folder / "inputs.npz", rows=_square(generator))
+    return {"kind": "onnx", "path": str(folder / "product.onnx"), "inputs": str(folder / "inputs.npz")}
+
+
+def _square(generator: np.random.Generator) -> np.ndarray:
+    return generator.standard_normal((PEAK_SIZE, PEAK_SIZE), dtype=np.float32)
