@@ -28,7 +28,8 @@ class PassError(RuntimeError):
 class Pass:
     """One rewrite of a traced graph. Subclasses are frozen dataclasses that implement `run`.
 
-    `run` may write to the graph it is given (the manager hands it a copy) and must say honestly whether it did.
+    `run` leaves the graph it is given as it is, works on a copy (`passes.graph.copy_graph`), and says honestly whether
+    the result differs.
     """
 
     name: str = "pass"

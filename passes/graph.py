@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from itertools import chain
 from typing import Any
 
 import sympy
@@ -11,6 +13,8 @@ from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import OptimizedPythonReferenceAnalysis
 
 aten = torch.ops.aten
+
+_WORTH_COLLECTING = 2**27  # bytes
 
 ASSERTS = frozenset(
     {
@@ -75,6 +79,16 @@ def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
     result.meta = dict(graph_module.meta)
     result.training = False
     return result
+
+
+def collect_replaced(graph_module: fx.GraphModule) -> None:
+    """Free a graph that its last holder just dropped, so that each weight goes when a pass replaces it.
+
+    Graphs are reference cycles, which only a collection frees. That takes a good part of a second: it is left out where
+    the weights of ``graph_module``, the copy a pass works on, are small.
+    """
+    if sum(t.nbytes for t in chain(graph_module.parameters(), graph_module.buffers())) > _WORTH_COLLECTING:
+        gc.collect()
 
 
 def _set_module(root: nn.Module, name: str, module: nn.Module) -> None:

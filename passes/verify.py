@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from passes.analysis.linear import LinearForm, linear_form
 from passes.channels import is_parameter, tensor_of
 from passes.graph import get_attribute
 from passes.program import trace_info
+
+_SEED = 0  # of the random numbers that a graph draws itself
 
 
 class GraphInvariantError(RuntimeError):
@@ -128,8 +131,16 @@ def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
 # ------------------------------------------------------------------------------------------------------ equivalence
 
 
+@contextlib.contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        yield
+
+
 def outputs_of(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    with torch.no_grad():
+    """The output tensors. A graph that draws random numbers (masked auto-encoders) draws the same ones every time."""
+    with _same_random_numbers(), torch.no_grad():
         return [t for t in pytree.tree_leaves(graph_module(*args, **kwargs)) if isinstance(t, torch.Tensor)]
 
 
@@ -193,6 +204,12 @@ def compare(
             if not a.is_floating_point():
                 if not torch.equal(a, b):
                     raise VerificationError(f"integer output differs on inputs {trial.description}")
+                continue
+            if a.shape != b.shape:
+                raise VerificationError(
+                    f"output {tuple(a.shape)} became {tuple(b.shape)} on inputs {trial.description}"
+                )
+            if a.numel() == 0:
                 continue
             dtype = str(a.dtype).removeprefix("torch.")
             difference = float((a.double() - b.double()).abs().max())
@@ -279,6 +296,6 @@ def _record(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[st
             return result
 
     flat = pytree.tree_leaves((args, kwargs))
-    with torch.no_grad():
+    with _same_random_numbers(), torch.no_grad():
         Recorder(graph_module).run(*flat, enable_io_processing=False)
     return values

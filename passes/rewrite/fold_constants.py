@@ -7,7 +7,6 @@ serves several uses with different constants, keeps its columns.
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ from passes.analysis.linear import LinearForm
 from passes.analysis.transfer.linear import some
 from passes.base import Pass, PassResult
 from passes.channels import is_parameter, tensor_of
-from passes.graph import copy_graph, set_attribute
+from passes.graph import collect_replaced, copy_graph, set_attribute
 from passes.plan import Fold
 
 aten = torch.ops.aten
@@ -31,7 +30,7 @@ class FoldConstants(Pass):
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
         del graph_module
-        gc.collect()  # graphs are cycles; where nobody else holds it, each weight is freed when its fold replaces it
+        collect_replaced(result)
         constants = Constants(result)
         folds = [f for uses in constants.uses.values() if (f := _fold_uses(result, constants, uses)) is not None]
         result.recompile()

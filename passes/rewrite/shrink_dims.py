@@ -7,7 +7,6 @@ with a pin keeps all its indices, with the reason.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from passes.analysis.transfer.attention import operands as attention_operands
 from passes.analysis.transfer.structural import cat_dim, select_index, slice_arguments, slice_index
 from passes.base import Pass, PassResult
 from passes.channels import Axis, axis, is_parameter, shape_of, tensor_inputs, tensor_of
-from passes.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
+from passes.graph import collect_replaced, copy_graph, eliminate_dead_code, get_attribute, set_attribute
 from passes.plan import Cut, HeadView, cut_tensor
 from passes.rewrite.repeats import rewrite_repeats
 
@@ -44,7 +43,7 @@ class ShrinkDims(Pass):
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
         del graph_module
-        gc.collect()  # graphs are cycles; where nobody else holds it, each weight is freed when its cut replaces it
+        collect_replaced(result)
         constants = Constants(result)
         liveness = Liveness(constants)
         coupling = couple(constants, liveness, whole=self.granularity)
