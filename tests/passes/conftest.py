@@ -1,1 +1,0 @@
-"""Puts this directory on the path, so that tests below it share `families`."""

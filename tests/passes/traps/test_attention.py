@@ -1,0 +1,113 @@
+"""Traps of attention: empty scores, scales, head dims, grouped queries, rotary pairs, dead and hidden rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+import passes
+from passes.graph import get_attribute
+from tests.passes.traps.small import Attention, C, D, H, calls, dead, example, parameters_left, shape, shrink, without
+
+aten = torch.ops.aten
+
+
+@pytest.mark.parametrize("form", ["sdpa", "eager"])
+def test_1_an_empty_query_means_uniform_attention(form: str) -> None:
+    result = shrink(Attention(form), dead("q.weight") | {"q.bias": torch.zeros(C, dtype=torch.bool)})
+    assert shape(result, "v.weight") == (C, C)
+    assert shape(result, "o.weight") == (C, C)
+
+
+def test_1_a_head_goes_when_its_values_are_constant_or_unread() -> None:
+    masks = {"v.weight": without(C, gone=range(4)), "o.weight": without(C, columns_gone=range(4, 8))}
+    result = shrink(Attention(), masks)
+    assert shape(result, "v.weight") == (2 * D, C)
+    assert result.plan.folds[0].columns == (0, 1, 2, 3)  # the values' bias went through the output into its bias
+
+
+def test_2_the_scale_stays_that_of_the_whole_head() -> None:
+    result = shrink(Attention(), {"q.weight": without(C, gone=[0, 4, 8, 12]), "q.bias": torch.arange(C) % 4 > 0})
+    (attention,) = calls(result, aten.scaled_dot_product_attention.default)
+    assert attention.meta["val"].shape[-1] == D
+    assert shape(result, "q.weight") == (H * 3, C)
+    assert attention.kwargs["scale"] == D**-0.5
+
+
+@pytest.mark.parametrize("form", ["sdpa", "eager"])
+def test_3_every_head_keeps_its_own_dims(form: str) -> None:
+    gone = [0, 1, 6, 7, 8, 9, 10]  # heads keep 2, 2, 1 and 4 dims of the keys; the last one is dead by its values
+    masks = {"k.weight": without(C, gone=gone), "v.weight": without(C, gone=[12, 13, 14, 15, 1, 4, 11])}
+    result = shrink(Attention(form), masks)
+    assert shape(result, "k.weight") == shape(result, "q.weight") == (3 * 2, C)
+    assert shape(result, "v.weight") == (3 * 3, C)
+    assert shape(result, "o.weight") == (C, 3 * 3)
+
+
+@pytest.mark.parametrize("form", ["gqa", "expand", "repeat_interleave"])
+def test_5_uneven_groups_select_their_key_head(form: str) -> None:
+    result = shrink(Attention(form, kv_heads=2), {"o.weight": without(C, columns_gone=range(4))})
+    assert shape(result, "q.weight") == (3 * D, C)
+    assert shape(result, "k.weight") == (2 * D, C)
+    indices = [
+        get_attribute(result.graph_module, str(n.args[2].target)) for n in calls(result, aten.index_select.default)
+    ]
+    assert [i.tolist() for i in indices] == [[0, 1, 1], [0, 1, 1]]  # keys and values
+
+
+@pytest.mark.parametrize("form", ["gqa", "expand", "repeat_interleave"])
+def test_5_even_groups_stay_groups(form: str) -> None:
+    result = shrink(Attention(form, kv_heads=2), {"o.weight": without(C, columns_gone=[*range(4), *range(8, 12)])})
+    assert shape(result, "q.weight") == shape(result, "k.weight") == (2 * D, C)
+    assert not calls(result, aten.index_select.default)
+
+
+def test_5_a_key_head_goes_with_its_whole_group() -> None:
+    result = shrink(Attention("gqa", kv_heads=2), {"v.weight": without(8, gone=[*range(4), 7])})
+    assert shape(result, "q.weight") == (2 * D, C)
+    assert shape(result, "k.weight") == (D, C)
+    assert shape(result, "v.weight") == (3, C)
+    assert shape(result, "o.weight") == (C, 2 * 3)
+
+
+@pytest.mark.parametrize("form", ["sdpa", "eager"])
+def test_9_a_dead_sublayer_becomes_its_constant(form: str) -> None:
+    model = Attention(form)
+    result = shrink(model, dead("v.weight"))
+    assert all(name.startswith("constant") for name in parameters_left(result))
+    x = example()
+    expected = x + functional.linear(model.v.bias, model.o.weight, model.o.bias)
+    torch.testing.assert_close(result.graph_module(x), expected, rtol=0, atol=1e-12)
+
+
+def test_10_rows_that_see_a_key_are_exact() -> None:
+    model = Attention()
+    visible = torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    result = shrink(model, {"v.weight": without(C, gone=range(4))}, example(), visible)
+    masked = passes.trace(model, (example(), visible))
+    masked.v.weight.data = masked.v.weight.data * without(C, gone=range(4))
+    visible[1, :, 3] = False  # PyTorch gives this row 0, not the constant
+    expected, actual = masked(example(), visible), result.graph_module(example(), visible)
+    differs = ((expected - actual).abs() > 1e-12).any(-1)
+    assert differs.nonzero().tolist() == [[1, 3]]
+
+
+def test_12_rotary_dims_go_in_pairs_for_all_heads() -> None:
+    pair = [d for head in range(H) for d in (head * D, head * D + 2)]  # dims 0 and 2 rotate into each other
+    lonely = [head * D + 1 for head in range(H)]
+    gone = without(1, C, columns_gone=[*pair, *lonely])[0]
+    masks = {"q.weight": gone.unsqueeze(1).expand(C, C).clone(), "q.bias": gone}
+    result = shrink(Attention(rotary=True), masks)
+    assert shape(result, "q.weight") == shape(result, "k.weight") == (H * 2, C)
+
+
+def test_12_a_rotary_pair_one_head_needs_stays() -> None:
+    gone = without(1, C, columns_gone=[0, 2])[0]
+    masks = {"q.weight": gone.unsqueeze(1).expand(C, C).clone(), "q.bias": gone}
+    assert shape(shrink(Attention(rotary=True), masks), "q.weight") == (C, C)
+
+
+def test_14_dead_attention_disappears() -> None:
+    result = shrink(Attention(), dead("o.weight"))
+    assert not calls(result, aten.scaled_dot_product_attention.default)
