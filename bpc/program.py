@@ -103,16 +103,16 @@ class Program:
         multiply_masks(model, self.masks())
         return model
 
-    def shrink(self, *, verify: bool = True, tolerance: float | None = None) -> DenseModel:
+    def shrink(self, *, verify: bool = True, tolerance: float | None = None, multiple: int = 1) -> DenseModel:
         """Compile the masks away: analysis, rewrite, verification. The program itself is left as it is.
 
-        ``verify`` and ``tolerance`` are those of `passes.shrink`, which raises `passes.VerificationError` if the small
+        ``verify``, ``tolerance`` and ``multiple`` are those of `passes.shrink`, which raises `passes.VerificationError` if the small
         model and the masked one differ by more.
         """
         from bpc.dense import DenseModel
 
         masks = {name: mask.cpu() for name, mask in self.masks().items()}
-        result = shrink(self.plain_graph(), masks, verify=verify, tolerance=tolerance)
+        result = shrink(self.plain_graph(), masks, verify=verify, tolerance=tolerance, multiple=multiple)
         return DenseModel.from_shrink(result, self.masked_model())
 
     def detach(self) -> nn.Module:

@@ -35,12 +35,14 @@ class ShrinkResult:
     report: ShrinkReport
 
 
-def shrink_passes(masks: Mapping[str, torch.Tensor], granularity: Granularity = "dims") -> tuple[Pass, ...]:
+def shrink_passes(
+    masks: Mapping[str, torch.Tensor], granularity: Granularity = "dims", multiple: int = 1
+) -> tuple[Pass, ...]:
     """The pipeline. The order is the theory's: numbers first, then constants, then shapes."""
     return (
         ApplyMasks(masks),  # first: every analysis reads plain zeros
         FoldConstants(),  # before shapes change: a folded channel is dead and need not be kept
-        ShrinkDims(granularity),  # a sublayer that died keeps one zero index, so that modules can follow (see `Plan`)
+        ShrinkDims(granularity, multiple),  # a dead sublayer keeps a zero index, so that modules can follow (`Plan`)
         Retrace(),  # metadata is true again
         ReplaceConstants(),  # the graph alone drops the sublayers that died
         DropNoopSlices(),  # after all that may turn a slice into one of everything
@@ -54,6 +56,7 @@ def shrink(
     verify: bool = True,
     tolerance: float | None = None,
     granularity: Granularity = "dims",
+    multiple: int = 1,
 ) -> ShrinkResult:
     """Rewrite a traced graph into a smaller dense one that computes exactly what the masked one does.
 
@@ -66,18 +69,20 @@ def shrink(
         ``tolerance`` (relative to the outputs' scale; default by dtype, 1e-5 in float32, 1e-10 in float64).
     granularity: "dims" removes all that can go; "heads" and "units" cut attention less finely (see `ShrinkDims`), for
         modules whose forward has one head size, or one head count, for all layers.
+    multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
+        names them; docs/benchmarks-onnx.md has what it costs.
 
     Exactness is promised for attention rows that see at least one key.
     """
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module  # weights computed from masks: numbers
-    apply, *others = shrink_passes(resolve_masks(graph_module, masks), granularity)
+    apply, *others = shrink_passes(resolve_masks(graph_module, masks), granularity, multiple)
     masked = [PassManager((apply,)).run(graph_module).graph_module]
     before = summarise(masked[0])
     reference = record_reference(masked[0]) if verify else None
     outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
     small = outcome.graph_module
     if outcome.facts["replace-constants"]["constants"]:
-        small = _shrink_again(small, granularity)
+        small = _shrink_again(small, granularity, multiple)
     agreement = None
     if reference is not None:
         tolerance = tolerance or TOLERANCE[least_precise(graph_module)]
@@ -99,10 +104,10 @@ def shrink(
     return ShrinkResult(small, plan, report)
 
 
-def _shrink_again(graph_module: fx.GraphModule, granularity: Granularity) -> fx.GraphModule:
+def _shrink_again(graph_module: fx.GraphModule, granularity: Granularity, multiple: int) -> fx.GraphModule:
     """Where a dead sublayer shared weights with live ones (fused q, k, v), its rows go from the graph as well."""
     while True:
-        outcome = PassManager((FoldConstants(), ShrinkDims(granularity))).run(graph_module)
+        outcome = PassManager((FoldConstants(), ShrinkDims(granularity, multiple))).run(graph_module)
         if not outcome.modified:
             return graph_module
         graph_module = (

@@ -20,6 +20,7 @@ from passes.analysis.constants import Constants, WeightReader
 from passes.analysis.coupling import couple
 from passes.analysis.liveness import Liveness
 from passes.analysis.ragged import make_ragged
+from passes.analysis.round_up import round_up
 from passes.base import PassManager
 from passes.graph import get_attribute
 from passes.masks import MaskSource, resolve_masks
@@ -37,6 +38,7 @@ def plan_shrink(
     *,
     read: WeightReader | None = None,
     granularity: Granularity = "dims",
+    multiple: int = 1,
 ) -> Plan:
     """The plan `shrink` would carry out: cuts, folds and head counts. Nothing is written, and nothing verified.
 
@@ -47,7 +49,7 @@ def plan_shrink(
     read: {parameter name} -> its numbers, or None if it has none; asked for masked matrices, and for vectors (biases),
         one at a time and more than once. Raises `MaskError` for numbers of another shape than the parameter's.
         Default: the graph's own parameters, all of them; those on the meta device count as dense and of unknown value.
-    granularity: as for `passes.shrink`.
+    granularity, multiple: as for `passes.shrink`.
     """
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module
     resolved = resolve_masks(graph_module, masks)
@@ -58,6 +60,7 @@ def plan_shrink(
         coupling = couple(constants, liveness, whole=granularity)
         keep_something(coupling, graph_module.graph)
         make_ragged(coupling, liveness)
+        round_up(coupling, multiple)
         folds = [f for uses in constants.uses.values() if (f := find_fold(graph_module, constants, uses)) is not None]
         cuts = plan_cuts(graph_module, coupling, constants, liveness)
     if not any(cut.keep for cut in cuts):

@@ -83,6 +83,8 @@ def _why_kept(coupling: Coupling, found: Axis) -> str:
     if reason is not None:
         return f"pinned: {reason}"
     number = coupling.class_of[found]
+    if number in coupling.rounded:
+        return "rounded up to a multiple, as asked for"
     for grid in coupling.ties.grids:
         if number == coupling.class_of[grid.flat]:
             ragged = coupling.class_of[grid.parts[-1]] in coupling.rows

@@ -32,6 +32,7 @@ class Coupling:
     pinned: dict[int, str]  # class -> first reason
     seeds: list[torch.Tensor] = field(default_factory=list)  # keeps before solving: live or pinned
     rows: dict[int, torch.Tensor] = field(default_factory=dict)  # ragged class -> (heads, dims) bool, see `ragged`
+    rounded: set[int] = field(default_factory=set)  # classes that keep dead indices for a round count, see `round_up`
 
     def keep(self, node: fx.Node, dim: int) -> torch.Tensor | None:
         """Kept indices of a channel dim, bool of its size; None for data dims and sizes of 1."""

@@ -30,7 +30,7 @@ def make_ragged(coupling: Coupling, liveness: Liveness) -> None:
         if count < int(coupling.keeps[inner].sum()):
             coupling.rows[inner] = _pad(needed, count)
     if coupling.rows:
-        _solve_again(coupling)
+        solve_again(coupling)
 
 
 def _head_classes(coupling: Coupling, grids: list[Grid]) -> tuple[int | None, dict[int, int]]:
@@ -135,7 +135,7 @@ def _pad(needed: torch.Tensor, count: int) -> torch.Tensor:
     return rows
 
 
-def _solve_again(coupling: Coupling) -> None:
+def solve_again(coupling: Coupling) -> None:
     """Solve from the seeds with the ragged rows; a head that needs more than its row goes back to rectangular."""
     while True:
         for kept, seed in zip(coupling.keeps, coupling.seeds, strict=True):

@@ -18,6 +18,7 @@ from passes.analysis.constants import Constants
 from passes.analysis.coupling import Coupling, couple, solve
 from passes.analysis.liveness import Liveness
 from passes.analysis.ragged import make_ragged
+from passes.analysis.round_up import round_up
 from passes.analysis.transfer.attention import operands as attention_operands
 from passes.analysis.transfer.structural import cat_dim, select_index, slice_arguments, slice_index
 from passes.base import Pass, PassResult
@@ -35,9 +36,11 @@ Granularity = Literal["dims", "heads", "units"]
 @dataclass(frozen=True)
 class ShrinkDims(Pass):
     """``granularity``: how fine attention is cut. "dims": heads and the dims inside them; "heads": whole heads, all of
-    the same size; "units": no heads, only what is not viewed as (heads, dims), such as FFN dims."""
+    the same size; "units": no heads, only what is not viewed as (heads, dims), such as FFN dims.
+    ``multiple``: counts of dims are rounded up to it, see `passes.analysis.round_up`."""
 
     granularity: Granularity = "dims"
+    multiple: int = 1
     name = "shrink-dims"
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
@@ -49,6 +52,7 @@ class ShrinkDims(Pass):
         coupling = couple(constants, liveness, whole=self.granularity)
         keep_something(coupling, result.graph)
         make_ragged(coupling, liveness)
+        round_up(coupling, self.multiple)
         cuts = plan_cuts(result, coupling, constants, liveness)
         if not any(cut.keep for cut in cuts):
             return PassResult(result, False, {"cuts": (), "heads": (), "coupling": coupling})
