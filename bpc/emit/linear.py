@@ -72,6 +72,36 @@ def linear_layers(graph: ir.Graph) -> Iterator[Projection]:
             yield layer
 
 
+class SplitGemm(InPlacePass):
+    """Gemm(x, W, b) -> Add(MatMul(x, W'), b), with W' = Wᵀ where transB is set.
+
+    torch.onnx writes linear layers on matrices (a classifier on pooled rows) as Gemm; the quantizers, and the other
+    passes here, know products. Refuses transA, alpha and beta other than 1, and weights that are not constant.
+    """
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Rewrite every such Gemm of the main graph."""
+        modified = False
+        for index, node in enumerate(list(model.graph)):
+            if node.op_type != "Gemm" or node.domain or node.attributes.get_int("transA", 0):
+                continue
+            if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
+                continue
+            weight, out = constant(node.inputs[1]), node.outputs[0]
+            if weight is None:
+                continue
+            if node.attributes.get_int("transB", 0):
+                weight = weight.T
+            matrix = add_initializer(model.graph, f"gemm_{index}.weight", weight)
+            result = insert(node, "MatMul", [node.inputs[0], matrix], like=out)
+            if len(node.inputs) > 2 and node.inputs[2] is not None:
+                result = insert(node, "Add", [result, node.inputs[2]], like=out)
+            replace(out, result)
+            modified = True
+        remove_dead(model)
+        return PassResult(model, modified)
+
+
 class MergeSiblings(InPlacePass):
     """x W1 + b1, x W2 + b2, ... -> Split(x [W1 W2 ...] + [b1 b2 ...]).
 

@@ -24,7 +24,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from bpc.emit.linear import linear_layers
+from bpc.emit.linear import SplitGemm, linear_layers
 from bpc.emit.storage import EXTERNAL_ABOVE, weight_bytes
 
 Inputs = Mapping[str, "torch.Tensor | np.ndarray"]
@@ -37,6 +37,8 @@ def quantize(model: ir.Model, calibration: Iterable[Inputs] | None = None) -> ir
     where ``calibration`` gives inputs ({input name: array or tensor}, a few dozen batches), once from the ranges
     seen there (static; ranges are the 99.99th percentile's). Raises ValueError for calibration inputs of wrong names.
     """
+    model = model.clone()
+    SplitGemm()(model)  # the quantizer's own rewrite of Gemm transposes weights and keeps their old shapes
     outer = _output_layers(model)
     with tempfile.TemporaryDirectory(prefix="bpc-int8-") as folder, _quiet():
         source, destination = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"

@@ -8,8 +8,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from torch import fx
+from torch import fx, nn
 
+import passes
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.onnx import export_onnx
 from bpc.emit.quantize import quantize
@@ -60,6 +61,30 @@ def test_int8_export_is_checked_and_described(tiny_graph: fx.GraphModule, tmp_pa
     properties = ir.load(written.path).metadata_props
     assert properties["bpc.dtype"] == "int8"
     assert properties["bpc.flops"] == ir.load(plain.path).metadata_props["bpc.flops"]
+
+
+class Classifier(nn.Module):
+    """Linear layers on pooled rows, which torch.onnx writes as Gemm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.pool, self.head = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.pool(torch.relu(self.body(x))[:, 0])))
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_int8_of_a_classifier_on_pooled_rows(tmp_path: Path, static: bool) -> None:
+    torch.manual_seed(0)
+    graph = passes.trace(Classifier().eval(), torch.randn(3, 5, 8))
+    calibration = [{"x": torch.randn(4, 5, 8)}] if static else None
+    written = export_onnx(graph, tmp_path / "m.onnx", dtype="int8", calibration=calibration)
+    assert written.agreement is not None
+    assert 1e-4 < written.agreement.max_abs_diff < 0.1
+    weights = ir.load(written.path).graph.initializers.values()
+    kinds = {v.shape[1]: v.dtype for v in weights if v.shape is not None and len(v.shape) == 2}
+    assert kinds == {16: ir.DataType.INT8, 12: ir.DataType.INT8, 3: ir.DataType.FLOAT}  # the head stays
 
 
 def test_calibration_inputs_need_the_models_names(model: ir.Model) -> None:
