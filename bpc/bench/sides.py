@@ -88,8 +88,26 @@ def _torch_side(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: 
     leaves = [next(fresh) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     args, kwargs = pytree.tree_unflatten(leaves, spec)
     torch.save({"args": args, "kwargs": kwargs}, folder / "inputs.pt")
-    command = {"kind": runtime, "path": str(folder / "model.pt2"), "inputs": str(folder / "inputs.pt")}
+    command = {
+        "kind": runtime,
+        "path": str(folder / "model.pt2"),
+        "inputs": str(folder / "inputs.pt"),
+        "modules": _container_modules(program),
+    }
     return Side(command, flops, dtype)
+
+
+def _container_modules(program: torch.export.ExportedProgram) -> list[str]:
+    """Modules that define the containers of a program's inputs and outputs: importing them registers the containers,
+    and without that the file does not load."""
+    specs = [spec for spec in (program.call_spec.in_spec, program.call_spec.out_spec) if spec is not None]
+    names = set()
+    while specs:
+        spec = specs.pop()
+        specs += spec.children()
+        if isinstance(spec.type, type) and spec.type.__module__ != "builtins":
+            names.add(spec.type.__module__)
+    return sorted(names)
 
 
 def one_product(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Protocol: one JSON object per line on stdin, one per line on stdout.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 import time
@@ -30,9 +31,11 @@ def _onnx(path: str, inputs: str, threads: int) -> Run:
     return lambda: session.run(None, feed)
 
 
-def _torch(path: str, inputs: str, threads: int, compiled: bool) -> Run:
+def _torch(path: str, inputs: str, threads: int, modules: list[str], compiled: bool) -> Run:
     import torch
 
+    for name in modules:
+        importlib.import_module(name)
     torch.set_num_threads(threads)
     module = torch.export.load(path).module(check_guards=False)
     arguments = torch.load(inputs, weights_only=True)
@@ -58,7 +61,7 @@ def _load(command: dict[str, Any]) -> Run:
     if kind == "onnx":
         return _onnx(command["path"], command["inputs"], threads)
     if kind in ("eager", "compiled"):
-        return _torch(command["path"], command["inputs"], threads, kind == "compiled")
+        return _torch(command["path"], command["inputs"], threads, command["modules"], kind == "compiled")
     if kind == "matmul":
         return _matmul(command["size"], command["dtype"], threads)
     raise ValueError(f"unknown kind {kind!r}")

@@ -83,7 +83,7 @@ class SplitGemm(InPlacePass):
         """Rewrite every such Gemm of the main graph."""
         modified = False
         for index, node in enumerate(list(model.graph)):
-            if node.op_type != "Gemm" or node.domain or node.attributes.get_int("transA", 0):
+            if node.op_type != "Gemm" or node.domain or node.attributes.get_int("transA", 0) != 0:
                 continue
             if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
                 continue
