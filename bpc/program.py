@@ -106,8 +106,8 @@ class Program:
     def shrink(self, *, verify: bool = True, tolerance: float | None = None, multiple: int = 1) -> DenseModel:
         """Compile the masks away: analysis, rewrite, verification. The program itself is left as it is.
 
-        ``verify``, ``tolerance`` and ``multiple`` are those of `passes.shrink`, which raises `passes.VerificationError` if the small
-        model and the masked one differ by more.
+        ``verify``, ``tolerance`` and ``multiple`` are those of `passes.shrink`, which raises
+        `passes.VerificationError` if the small model and the masked one differ by more.
         """
         from bpc.dense import DenseModel
 

@@ -22,6 +22,7 @@ _MODELS = [19]
 _SHAPES = ["8x128", "4x384", "1x128"]
 _DTYPES = ["float32"]
 _PEERS: list[str] = []
+_NUMBERS: list[int] = []
 
 
 @app.command()
@@ -33,6 +34,9 @@ def published(
     dtype: Annotated[list[str], typer.Option(help="Of the small models' files; the dense one is float32.")] = _DTYPES,
     plain: Annotated[bool, typer.Option("--plain", help="Also the plain torch.onnx.export file of each.")] = False,
     peer: Annotated[list[str], typer.Option(help="Also distilbert, tinybert6, tinybert4, torch-pruning.")] = _PEERS,
+    multiple: Annotated[
+        list[int], typer.Option(help="Also the first model with its dims rounded up to a multiple of this.")
+    ] = _NUMBERS,
     runtime: Annotated[str, typer.Option(help="onnx, eager or compiled.")] = "onnx",
     repeats: Annotated[int, typer.Option(help="Timed runs of each side.")] = 15,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
@@ -52,7 +56,9 @@ def published(
     found: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
         graph = bert_base()
-        others = _contestants(graph, models, dtype if runtime == "onnx" else [], plain, peer, Path(folder), runtime)
+        others = _contestants(
+            graph, models, dtype if runtime == "onnx" else [], plain, multiple, peer, Path(folder), runtime
+        )
         dense = _written(graph, Path(folder) / "dense.onnx") if runtime == "onnx" else graph
         for kind in ["float32"] if runtime == "onnx" else dtype:
             for batch, length in sizes:
@@ -81,6 +87,7 @@ def _contestants(
     models: list[PublishedModel],
     dtypes: list[str],
     plain: bool,
+    multiples: list[int],
     peers: list[str],
     folder: Path,
     runtime: str,
@@ -105,6 +112,10 @@ def _contestants(
             found[label] = _written(small, folder / f"{model.id}-{kind}.onnx", dtype=kind)
         if plain:
             found[f"{model.id}, plain"] = _written(small, folder / f"{model.id}-plain.onnx", recipe=PLAIN)
+    for multiple in multiples:
+        rounded = rebuild(dense, models[0], multiple)
+        label = f"{models[0].id}, multiple of {multiple}"
+        found[label] = _written(rounded, folder / f"multiple-{multiple}.onnx") if runtime == "onnx" else rounded
     for name in peers:
         graph = PEERS[name](models[0])
         # Torch-Pruning leaves a module: its user exports it as torch does.
@@ -117,6 +128,43 @@ def _written(graph: Any, path: Path, **options: Any) -> Path:
     from bpc.emit.onnx import export_onnx
 
     return export_onnx(graph, path, check=False, **options).path
+
+
+@app.command()
+def baseline(
+    shape: Annotated[list[str], typer.Option(help="Batch x length; several times for several.")] = _SHAPES,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each side.")] = 15,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
+    to_json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Is the dense baseline as fast as can be? Our form of BERT-base against ONNX Runtime's best on others."""
+    from bpc.bench.comparison import compare_all
+    from bpc.bench.published import bert_base
+    from bpc.bench.result import comparison_table
+    from bpc.bench.sides import Tuned
+    from bpc.emit.recipe import PLAIN, Recipe
+
+    sizes = [_shape(text) for text in shape]
+    console = quiet_console()
+    with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
+        dense = bert_base()
+        ours, plain, fused = (
+            _written(dense, Path(folder) / f"{index}.onnx", recipe=recipe)
+            for index, recipe in enumerate((None, PLAIN, Recipe(fusions="transformers")))
+        )
+        others = {
+            "plain export": plain,
+            "plain, no SkipLayerNorm": Tuned(plain, ("SkipLayerNormFusion",)),
+            "transformers' fusions": fused,
+        }
+        found = [
+            c
+            for batch, length in sizes
+            for c in compare_all(ours, others, batch=batch, length=length, repeats=repeats, threads=threads, peak=False)
+        ]
+    console.print(comparison_table(found))
+    if to_json is not None:
+        to_json.write_text(json.dumps([c.to_dict() for c in found], indent=1))
 
 
 @app.command()

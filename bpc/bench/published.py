@@ -153,7 +153,7 @@ def _masks(linear: LinearRole, live: Tensor) -> dict[str, Tensor]:
     return masks
 
 
-def rebuild(dense: fx.GraphModule, model: PublishedModel) -> fx.GraphModule:
-    """``dense`` (`bert_base`) with the published heads and dims removed by `passes.shrink`."""
+def rebuild(dense: fx.GraphModule, model: PublishedModel, multiple: int = 1) -> fx.GraphModule:
+    """``dense`` (`bert_base`) with the published heads and dims cut by `passes.shrink` (``multiple`` is its)."""
     masks = structure_masks(find_roles(dense), model.pruned_heads, model.ffn_dims)
-    return passes.shrink(dense, masks, verify=False).graph_module  # the exported files are checked
+    return passes.shrink(dense, masks, verify=False, multiple=multiple).graph_module  # the exported files are checked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,14 @@ class Side:
     dtype: str
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """An .onnx file to open with some of ONNX Runtime's own optimizers switched off, by name."""
+
+    path: Path
+    disabled: tuple[str, ...]
+
+
 def prepare(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int) -> Side:
     """Write what a worker needs to run ``source`` (see `bpc.bench.comparison.compare`) into ``folder``.
 
@@ -49,6 +57,9 @@ def prepare(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int,
     if runtime not in DTYPES:
         raise ValueError(f"runtime={runtime!r} is not one of {', '.join(DTYPES)}")
     folder.mkdir()
+    if isinstance(source, Tuned):
+        side = _onnx_side(source.path, folder, batch, length)
+        return replace(side, command={**side.command, "disabled": list(source.disabled)})
     if isinstance(source, str | os.PathLike):
         if runtime != "onnx":
             raise ValueError(f"{source} is a file: runtime={runtime!r} needs a graph")

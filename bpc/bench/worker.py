@@ -18,14 +18,16 @@ from typing import Any
 Run = Callable[[], object]
 
 
-def _onnx(path: str, inputs: str, threads: int) -> Run:
+def _onnx(path: str, inputs: str, threads: int, disabled: list[str]) -> Run:
     import numpy
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+    )
     with numpy.load(inputs) as arrays:
         feed = {value.name: arrays[value.name] for value in session.get_inputs()}
     return lambda: session.run(None, feed)
@@ -59,7 +61,7 @@ def _matmul(size: int, dtype: str, threads: int) -> Run:
 def _load(command: dict[str, Any]) -> Run:
     kind, threads = command["kind"], command["threads"]
     if kind == "onnx":
-        return _onnx(command["path"], command["inputs"], threads)
+        return _onnx(command["path"], command["inputs"], threads, command.get("disabled", []))
     if kind in ("eager", "compiled"):
         return _torch(command["path"], command["inputs"], threads, command["modules"], kind == "compiled")
     if kind == "matmul":

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass
 
 from bpc.emit.attention import AttentionOnRows, MultiHeadAttention, PackedAttention
+from bpc.emit.fusions import TransformersFusions
 from bpc.emit.linear import MergeSiblings
 from bpc.emit.norms import ResidualAsSum
 from bpc.emit.rows import FlattenRows
@@ -23,6 +24,7 @@ Attention = Literal["exported", "rows", "multi-head", "packed"]
 Projections = Literal["separate", "merged"]
 Residual = Literal["add", "sum"]
 Rows = Literal["batched", "flat"]
+Fusions = Literal["own", "transformers"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Recipe:
     projections: Projections = "separate"
     residual: Residual = "add"
     rows: Rows = "batched"
+    fusions: Fusions = "own"
 
     def __post_init__(self) -> None:
         for part, choices in CHOICES.items():
@@ -63,6 +66,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "projections": get_args(Projections),
     "residual": get_args(Residual),
     "rows": get_args(Rows),
+    "fusions": get_args(Fusions),
 }
 
 # Nothing changed: what plain torch.onnx.export writes. The baseline of the benchmarks.
@@ -80,6 +84,8 @@ def default_recipe(target: Target) -> Recipe:
 def pipeline(recipe: Recipe) -> tuple[InPlacePass, ...]:
     """The graph passes of a recipe, in order. Each pass leaves alone what it does not recognise."""
     steps: tuple[tuple[bool, InPlacePass], ...] = (
+        # First: it looks for the forms torch.onnx writes.
+        (recipe.fusions == "transformers", TransformersFusions()),
         # Before the attention is rewritten: packing reads the projections itself.
         (recipe.attention == "packed", PackedAttention()),
         # One product for Q, K and V instead of three: fewer, larger kernels; pays where kernels are small.

@@ -64,10 +64,12 @@ def test_published_command_times_and_writes(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("bpc.bench.published.published_model", lambda number: TINY)
     arguments = ["--id", "1", "--shape", "2x5", "--threads", "1", "--clock", "cpu", "--repeats", "7"]
     files = ["--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]
-    result = CliRunner().invoke(commands.app, ["published", *arguments, "--dtype", "int8", "--plain", *files])
+    result = CliRunner().invoke(
+        commands.app, ["published", *arguments, "--dtype", "int8", "--plain", "--multiple", "8", *files]
+    )
     assert result.exit_code == 0, result.output
     rows = {row["small"]["name"]: row for row in json.loads((tmp_path / "r.json").read_text())}
-    assert list(rows) == ["dense, plain", "1, int8", "1, plain"]
+    assert list(rows) == ["dense, plain", "1, int8", "1, plain", "1, multiple of 8"]
     assert rows["1, int8"]["dtype"] == "float32 → int8"
     assert rows["dense, plain"]["arithmetic_ratio"] == 1.0
     assert rows["1, plain"]["arithmetic_ratio"] > 1.5
@@ -115,3 +117,13 @@ def test_plot_holds_measured_and_published_points() -> None:
     assert (3.8, 2.4) in points
     with pytest.raises(ValueError, match="no comparison"):
         speedup_figure([])
+
+
+def test_baseline_command_times_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bpc.bench.published.bert_base", tiny_base)
+    arguments = ["--shape", "2x5", "--threads", "1", "--repeats", "7", "--json", str(tmp_path / "r.json")]
+    result = CliRunner().invoke(commands.app, ["baseline", *arguments])
+    assert result.exit_code == 0, result.output
+    rows = {row["small"]["name"]: row for row in json.loads((tmp_path / "r.json").read_text())}
+    assert list(rows) == ["plain export", "plain, no SkipLayerNorm", "transformers' fusions"]
+    assert all(row["arithmetic_ratio"] == 1.0 for row in rows.values())
