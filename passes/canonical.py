@@ -4,7 +4,7 @@ split, chunk, unbind    ->  slice / select per piece (no operator has several re
 view, _unsafe_view      ->  reshape (whether memory is contiguous is no business of a graph rewrite)
 stack                   ->  cat of unsqueezed pieces
 native_layer_norm [0]   ->  layer_norm
-einsum of two operands  ->  matmul (see `einsum`)
+einsum                  ->  matmul, permute (see `einsum`)
 select of a view        ->  view of a slice (see `raise_selects`: fused projections)
 batch · heads           ->  batch, heads (see `unmerge`)
 """

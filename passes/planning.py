@@ -17,10 +17,7 @@ import torch
 from torch import fx
 
 from passes.analysis.constants import Constants, WeightReader
-from passes.analysis.coupling import couple
 from passes.analysis.liveness import Liveness
-from passes.analysis.ragged import make_ragged
-from passes.analysis.round_up import round_up
 from passes.base import PassManager
 from passes.graph import get_attribute
 from passes.masks import MaskSource, resolve_masks
@@ -29,7 +26,7 @@ from passes.plan import Cut, Fold, Plan
 from passes.program import trace_info
 from passes.rewrite.bake_weights import BakeWeights
 from passes.rewrite.fold_constants import find_fold
-from passes.rewrite.shrink_dims import Granularity, head_views, keep_something, plan_cuts
+from passes.rewrite.shrink_dims import Granularity, choose_keeps, head_views, plan_cuts
 
 
 def plan_shrink(
@@ -57,10 +54,7 @@ def plan_shrink(
     with torch.no_grad():
         constants = Constants(graph_module, resolved, reader)
         liveness = Liveness(constants)
-        coupling = couple(constants, liveness, whole=granularity)
-        keep_something(coupling, graph_module.graph)
-        make_ragged(coupling, liveness)
-        round_up(coupling, multiple)
+        coupling = choose_keeps(constants, liveness, granularity, multiple)
         folds = [f for uses in constants.uses.values() if (f := find_fold(graph_module, constants, uses)) is not None]
         cuts = plan_cuts(graph_module, coupling, constants, liveness)
     if not any(cut.keep for cut in cuts):

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from passes.analysis.coupling import Coupling
 from passes.analysis.transfer import unknown_operators
+from passes.analysis.why_kept import why_kept
 from passes.channels import Axis
 from passes.graph import get_attribute
 from passes.verify import Agreement
@@ -48,17 +49,18 @@ class Before:
 
     parameters: int
     unknown_operators: tuple[str, ...]
-    zeros: Mapping[Axis, torch.Tensor]  # (size,) bool, of every 2-D parameter's dims
+    zeros: Mapping[Axis, torch.Tensor]  # (size,) bool, of the dims of every parameter that has two or more
 
 
 def summarise(masked: fx.GraphModule) -> Before:
     zeros = {}
     for name in dict.fromkeys(str(n.target) for n in masked.graph.nodes if n.op == "get_attr"):
         weight = get_attribute(masked, name)
-        if weight.dim() == 2 and isinstance(weight, nn.Parameter):
+        if weight.dim() >= 2 and isinstance(weight, nn.Parameter):
             pattern = (weight != 0).view(torch.uint8)
-            for dim in range(2):
-                zeros[Axis(f"@{name}", dim)] = (pattern.amax(1 - dim) == 0).cpu()
+            for dim in range(weight.dim()):
+                others = [d for d in range(weight.dim()) if d != dim]
+                zeros[Axis(f"@{name}", dim)] = (pattern.amax(others) == 0).cpu()
     return Before(count_parameters(masked), tuple(unknown_operators(masked.graph)), zeros)
 
 
@@ -66,31 +68,14 @@ def build_report(
     before: Before, small: fx.GraphModule, coupling: Coupling, agreement: Agreement | None
 ) -> ShrinkReport:
     pinned = {}
+    left = {str(n.target) for n in small.graph.nodes if n.op == "get_attr"}
     for found, zero in before.zeros.items():
         kept = coupling.keep_axis(found)
-        if kept is None:
-            continue
+        name = found.value.removeprefix("@")
+        if kept is None or name not in left or get_attribute(small, name).shape[found.dim] != int(kept.sum()):
+            continue  # it went with a sublayer that died
         empty = zero & kept
         if bool(empty.any()):
-            name = f"{found.value.removeprefix('@')}[{found.dim}]"
-            pinned[f"{name} ({int(empty.sum())} of {len(empty)})"] = _why_kept(coupling, found)
+            reasons = dict.fromkeys(why_kept(coupling, coupling.class_of[found], empty))
+            pinned[f"{name}[{found.dim}] ({int(empty.sum())} of {len(empty)})"] = "; ".join(reasons)
     return ShrinkReport(before.parameters, count_parameters(small), agreement, pinned, before.unknown_operators)
-
-
-def _why_kept(coupling: Coupling, found: Axis) -> str:
-    """Why an axis keeps an index that is zero in this parameter."""
-    reason = coupling.reason(found)
-    if reason is not None:
-        return f"pinned: {reason}"
-    number = coupling.class_of[found]
-    if number in coupling.rounded:
-        return "rounded up to a multiple, as asked for"
-    for grid in coupling.ties.grids:
-        if number == coupling.class_of[grid.flat]:
-            ragged = coupling.class_of[grid.parts[-1]] in coupling.rows
-            return (
-                "padding: every head keeps as many dims as the largest of its layer"
-                if ragged
-                else "needed: all heads of a layer keep the same dims here"
-            )
-    return "needed: another value on the same axis, or another use of the weight, is not zero there"

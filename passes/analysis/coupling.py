@@ -33,6 +33,7 @@ class Coupling:
     seeds: list[torch.Tensor] = field(default_factory=list)  # keeps before solving: live or pinned
     rows: dict[int, torch.Tensor] = field(default_factory=dict)  # ragged class -> (heads, dims) bool, see `ragged`
     rounded: set[int] = field(default_factory=set)  # classes that keep dead indices for a round count, see `round_up`
+    filled: set[int] = field(default_factory=set)  # classes that keep one dead index, so as not to be empty
 
     def keep(self, node: fx.Node, dim: int) -> torch.Tensor | None:
         """Kept indices of a channel dim, bool of its size; None for data dims and sizes of 1."""
@@ -79,7 +80,8 @@ def collect_ties(constants: Constants) -> Ties:
 def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Coupling:
     """Solve the relations of a graph for the least keep-sets above liveness.
 
-    ``whole`` = "heads" keeps the dims inside a head together, "units" keeps the heads as well (see `ShrinkDims`).
+    ``whole`` = "even" selects nothing at its use, "heads" keeps the dims inside a head together as well, "units" the
+    heads (see `ShrinkDims`).
     """
     ties = collect_ties(constants)
     if whole != "dims":
@@ -104,11 +106,16 @@ def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Cou
 
 
 def _keep_whole(ties: Ties, whole: str) -> None:
-    """Pins for the module view: groups of heads stay rectangular, and heads (or all heads) whole."""
+    """For the module view, whose forward selects nothing: groups of heads stay rectangular, a table keeps what all its
+    users keep, and heads (or all heads) stay whole."""
     for repeat in ties.repeats:
-        copies = ties.virtual(repeat.group)
-        ties.grid(repeat.part, [repeat.whole, copies])
+        ties.grid(repeat.part, [repeat.whole, repeat.copies or ties.virtual(repeat.group)])
     ties.repeats.clear()
+    for cover in ties.covers:
+        ties.same(cover.table, cover.user)
+    ties.covers.clear()
+    if whole == "even":
+        return
     for grid in ties.grids:
         for part in grid.parts if whole == "units" else grid.parts[1:]:
             ties.pins.setdefault(part, "heads stay whole in the module view")

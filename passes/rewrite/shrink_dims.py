@@ -16,10 +16,12 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.coupling import Coupling, couple, solve
+from passes.analysis.even import even_heads
 from passes.analysis.liveness import Liveness
 from passes.analysis.ragged import make_ragged
 from passes.analysis.round_up import round_up
 from passes.analysis.transfer.attention import operands as attention_operands
+from passes.analysis.transfer.conv import CONVOLUTIONS, GROUPS, group_count
 from passes.analysis.transfer.structural import cat_dim, select_index, slice_arguments, slice_index
 from passes.base import Pass, PassResult
 from passes.channels import Axis, axis, is_parameter, shape_of, tensor_inputs, tensor_of
@@ -30,14 +32,20 @@ from passes.rewrite.repeats import rewrite_repeats
 aten = torch.ops.aten
 
 
-Granularity = Literal["dims", "heads", "units"]
+Granularity = Literal["dims", "even", "heads", "units"]
 
 
 @dataclass(frozen=True)
 class ShrinkDims(Pass):
-    """``granularity``: how fine attention is cut. "dims": heads and the dims inside them; "heads": whole heads, all of
-    the same size; "units": no heads, only what is not viewed as (heads, dims), such as FFN dims.
-    ``multiple``: counts of dims are rounded up to it, see `passes.analysis.round_up`."""
+    """How fine attention is cut, ``granularity``:
+
+    dims    heads and the dims inside them
+    even    the same, but q, k and v keep as many dims as each other, and layers that share a table the same of it
+    heads   whole heads, all of the same size
+    units   no heads: only what is not viewed as (heads, dims), such as FFN dims
+
+    ``multiple``: counts of dims are rounded up to it, see `passes.analysis.round_up`.
+    """
 
     granularity: Granularity = "dims"
     multiple: int = 1
@@ -49,10 +57,7 @@ class ShrinkDims(Pass):
         collect_replaced(result)
         constants = Constants(result)
         liveness = Liveness(constants)
-        coupling = couple(constants, liveness, whole=self.granularity)
-        keep_something(coupling, result.graph)
-        make_ragged(coupling, liveness)
-        round_up(coupling, self.multiple)
+        coupling = choose_keeps(constants, liveness, self.granularity, self.multiple)
         cuts = plan_cuts(result, coupling, constants, liveness)
         if not any(cut.keep for cut in cuts):
             return PassResult(result, False, {"cuts": (), "heads": (), "coupling": coupling})
@@ -68,6 +73,19 @@ class ShrinkDims(Pass):
         eliminate_dead_code(result)
         result.recompile()
         return PassResult(result, True, {"cuts": cuts, "heads": head_views(coupling), "coupling": coupling})
+
+
+def choose_keeps(
+    constants: Constants, liveness: Liveness, granularity: Granularity = "dims", multiple: int = 1
+) -> Coupling:
+    """What every axis keeps, see `ShrinkDims`."""
+    coupling = couple(constants, liveness, whole=granularity)
+    keep_something(coupling, constants.graph_module.graph)
+    make_ragged(coupling, liveness)
+    round_up(coupling, multiple)
+    if granularity == "even":
+        even_heads(coupling)
+    return coupling
 
 
 def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
@@ -92,6 +110,7 @@ def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
         numbers = {coupling.class_of[found] for found in empty}
         for number in numbers - flats or numbers:
             coupling.keeps[number][0] = True
+            coupling.filled.add(number)
             coupling.seeds[number][0] = True  # solving again must not lose it
         solve(coupling)
 
@@ -268,6 +287,17 @@ def _attention(node: fx.Node, coupling: Coupling) -> None:
         node.kwargs = {**node.kwargs, "scale": float(shape_of(query)[-1]) ** -0.5}
 
 
+def _convolution(node: fx.Node, coupling: Coupling) -> None:
+    """A grouped convolution has as many groups as are left: all channels over those of one group."""
+    if group_count(node) == 1:
+        return
+    source, weight = tensor_inputs(node)[:2]
+    channels, per_group = (
+        shape_of(value)[1] if (count := coupling.count(value, 1)) is None else count for value in (source, weight)
+    )
+    node.args = (*node.args[:GROUPS], channels // per_group, *node.args[GROUPS + 1 :])
+
+
 LITERALS: Mapping[Any, Callable[[fx.Node, Coupling], None]] = {
     aten.view.default: _view,
     aten.reshape.default: _view,
@@ -285,4 +315,5 @@ LITERALS: Mapping[Any, Callable[[fx.Node, Coupling], None]] = {
     aten.select.int: _select,
     aten.cat.default: _cat,
     aten.scaled_dot_product_attention.default: _attention,
+    **dict.fromkeys(CONVOLUTIONS, _convolution),
 }

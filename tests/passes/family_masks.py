@@ -22,7 +22,7 @@ class Draft:
 
     def of(self, part: Part) -> torch.Tensor:
         """The mask of a part, (out features, in features), to write to."""
-        mask = self._mask(part.weight)
+        mask = self._mask(part.weight).flatten(1)
         mask = mask if part.out_dim == 0 else mask.t()
         return mask[part.start :][: part.size]
 

@@ -73,3 +73,17 @@ class MixerBlock(nn.Module):
 
 def mixer(form: str) -> nn.Module:
     return nn.Sequential(MixerBlock(), MixerBlock())
+
+
+class Experts(nn.Module):
+    """A mixture of experts: every expert its own linears, all of them weighted by a router."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.norm, self.router = nn.LayerNorm(32), nn.Linear(32, 3)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(32, 48), nn.GELU(), nn.Linear(48, 32)) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.norm(x)
+        shares = self.router(hidden).softmax(-1)  # (B, N, experts)
+        return x + torch.stack([expert(hidden) for expert in self.experts], -1).mul(shares.unsqueeze(-2)).sum(-1)

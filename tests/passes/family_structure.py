@@ -16,7 +16,10 @@ Parameters = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """One logical linear layer: some output features of a weight matrix, and the same entries of its bias."""
+    """One logical linear layer: some output features of a weight matrix, and the same entries of its bias.
+
+    A weight of more dims counts as a matrix: its first dim by all others.
+    """
 
     weight: str
     bias: str | None = None
@@ -26,7 +29,7 @@ class Part:
 
     def rows(self, parameters: Parameters) -> torch.Tensor:
         """The weight, shape (out features, in features)."""
-        weight = parameters[self.weight]
+        weight = parameters[self.weight].flatten(1)
         weight = weight if self.out_dim == 0 else weight.t()
         return weight[self.start :][: self.size]
 
@@ -127,13 +130,44 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class RelativeAttention(Attention):
+    """XLNet's: every weight is (features, heads, dims), so all heads keep the same dims. A second key, ``relative``,
+    reads positions; the query gets ``biases``, of shape (heads, dims): one for each key.
+    """
+
+    relative: Part | None = None
+    biases: tuple[str, ...] = ()
+
+    def predict(self, parameters: Parameters, removed: Removed) -> torch.Tensor:
+        live, _, value = self.facts(parameters)
+        assert self.relative is not None
+        moving = [_moves(p.rows(parameters)).view(self.heads, -1) for p in (self.query, self.key, self.relative)]
+        pairs = torch.zeros_like(moving[0])
+        for bias, key in zip(self.biases, moving[1:], strict=True):
+            pairs |= live.unsqueeze(1) & (moving[0] | (parameters[bias] != 0)) & key
+        dead = self.heads - int(live.sum())
+        gone_keys, gone_values = (int((~needed.any(0)).sum()) for needed in (pairs, value))
+        for part in (self.query, self.key, self.relative, self.value, self.output):
+            removed.add(part.weight, 1, dead)
+            removed.add(part.weight, 2, gone_values if part in (self.value, self.output) else gone_keys)
+        for bias in self.biases:
+            removed.add(bias, 0, dead)
+            removed.add(bias, 1, gone_keys)
+        return live
+
+
+@dataclass(frozen=True)
 class FeedForward:
-    """down(act(up x)), or down(act(gate x) * up x) with act(0) = 0."""
+    """down(act(up x)), or down(act(gate x) * up x) with act(0) = 0, or down(act(depthwise(up x))).
+
+    A depthwise convolution pads with zeros: only a unit that is constant 0 is constant behind it.
+    """
 
     up: Part
     down: Part
     gate: Part | None = None
     then: tuple[str, ...] = ()
+    depthwise: Part | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -147,6 +181,8 @@ class FeedForward:
             moves_gate = _moves(self.gate.rows(parameters))
             zero_gate = ~moves_gate & (self.gate.shift(parameters) == 0)
             moves = (moves | moves_gate) & ~zero_up & ~zero_gate
+        if self.depthwise is not None:
+            moves = (moves | (self.up.shift(parameters) != 0)) & _moves(self.depthwise.rows(parameters))
         return moves & (self.down.rows(parameters) != 0).any(0)
 
     def predict(self, parameters: Parameters, removed: Removed) -> None:
@@ -154,6 +190,8 @@ class FeedForward:
         removed.rows(self.up, gone, self.up.bias in parameters)
         if self.gate is not None:
             removed.rows(self.gate, gone, self.gate.bias in parameters)
+        if self.depthwise is not None:
+            removed.rows(self.depthwise, gone, self.depthwise.bias in parameters)
         removed.columns(self.down, gone)
         if gone == len(self.live(parameters)):
             removed.gone.update({*self.then, self.down.bias})

@@ -73,6 +73,18 @@ def check_shapes(family: Family, traced_shapes: Any, small: fx.GraphModule, para
     assert all(sum(size > 1 for size in shape) <= 1 for shape in new.values()), new
 
 
+def check_report(result: passes.ShrinkResult, parameters: Any) -> None:
+    """Every row or column (or slice along another dim) that stays although it is zero is named."""
+    found, keeps = shapes_of(result.graph_module), {cut.parameter: cut.keep for cut in result.plan.cuts}
+    for name, weight in parameters.items():
+        name = result.plan.aliases.get(name, name)
+        for dim in range(weight.dim() if weight.dim() > 1 and name in found else 0):
+            zero = (weight == 0).transpose(0, dim).flatten(1).all(1)
+            kept = list(keeps.get(name, {}).get(dim, range(len(zero))))
+            if bool(zero[kept].any()) and len(kept) == found[name][dim]:
+                assert any(key.startswith(f"{name}[{dim}] ") for key in result.report.pinned), (name, dim)
+
+
 def check(family: Family, kind: str, model: nn.Module, inputs: dict[str, Any], graph: fx.GraphModule) -> None:
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     masks = draw(kind, family, parameters)
@@ -85,6 +97,7 @@ def check(family: Family, kind: str, model: nn.Module, inputs: dict[str, Any], g
     assert result.report.agreement is not None
     assert result.report.agreement.max_rel_diff <= tolerance, kind
     check_shapes(family, shapes_of(graph), result.graph_module, zeroed, trace_info(graph).aliases)
+    check_report(result, zeroed)
 
 
 @pytest.mark.parametrize(("name", "form"), [(name, form) for name, family in FAMILIES.items() for form in family.forms])

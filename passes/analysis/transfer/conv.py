@@ -1,7 +1,10 @@
 """Convolutions: y[:, o] = Σ_i W[o, i] ∗ x[:, i] + b[o]. Channels behave as in a linear layer, positions are data.
 
 Padding puts zeros beside a constant channel, so with padding only a constant 0 counts as constant.
-Grouped convolutions pin their channels.
+
+With G groups the kernel is block-diagonal: group g reads the K input channels g·K … and writes the M output channels
+g·M …; the input channels are a grid (G, K), the output channels a grid (G, M). A depthwise convolution (K = 1) couples
+output channels to their input channel.
 """
 
 from __future__ import annotations
@@ -19,15 +22,19 @@ if TYPE_CHECKING:
     from passes.analysis.ties import Ties
 
 aten = torch.ops.aten
-CONVOLUTIONS = frozenset({aten.conv1d.default, aten.conv2d.default, aten.conv3d.default})
+CONVOLUTIONS = frozenset(
+    {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
+     aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding}
+)  # fmt: skip
+GROUPS = 6  # position of the argument
 
 
 def _argument(node: fx.Node, position: int, default: Any) -> Any:
     return node.args[position] if len(node.args) > position else default
 
 
-def _groups(node: fx.Node) -> int:
-    return int(_argument(node, 6, 1))
+def group_count(node: fx.Node) -> int:
+    return int(_argument(node, GROUPS, 1))
 
 
 def _positions(node: fx.Node) -> range:
@@ -35,12 +42,13 @@ def _positions(node: fx.Node) -> range:
 
 
 def _nonzero(node: fx.Node, constants: Constants) -> torch.Tensor:
-    """(out, in): some tap of the kernel is not 0. Grouped kernels count as dense."""
-    out_channels, in_channels = shape_of(node)[1], shape_of(tensor_inputs(node)[0])[1]
-    weight = constants.fact(tensor_inputs(node)[1]).value
-    if _groups(node) != 1:
-        return torch.ones(out_channels, in_channels, dtype=torch.bool)
-    return (weight != 0).flatten(2).any(2)
+    """(out, in): some tap of the kernel is not 0."""
+    taps = (constants.fact(tensor_inputs(node)[1]).value != 0).flatten(2).any(2)  # (out, in / groups)
+    groups = group_count(node)
+    if groups == 1:
+        return taps
+    own = torch.eye(groups, dtype=torch.bool)[:, None, :, None]  # (G, M, G, K): a group reads its own channels
+    return (own & taps.unflatten(0, (groups, -1)).unsqueeze(2)).flatten(2).flatten(0, 1)
 
 
 def constant(node: fx.Node, constants: Constants) -> Fact:
@@ -60,8 +68,8 @@ def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
     source = tensor_inputs(node)[0]
     channels = any_over(live_out, _positions(node)).reshape(live_out.shape[0], -1)
     reads = channels.float() @ _nonzero(node, constants).float() > 0
-    shape = fact_shape(source)
-    return {source: reads.reshape(*reads.shape, *(1,) * (len(shape) - 2)).expand(shape)}
+    fact, shape = constants.fact(source), fact_shape(source)
+    return {source: reads.reshape(*reads.shape, *(1,) * (len(shape) - 2)) & ~fact.zero.expand(shape)}
 
 
 def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
@@ -70,17 +78,26 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
     ties.pin(node, _positions(node), "the positions of a convolution")
     ties.pin(weight, range(2, len(shape_of(weight))), "the taps of a convolution")
     ties.same(ties.axis(source, 0), ties.axis(node, 0))
-    for value, dim in ((weight, 0), (weight, 1)):
-        ties.axis(value, dim)
-    if _groups(node) != 1:
-        for value, dim in ((source, 1), (weight, 0), (weight, 1), (node, 1)):
-            ties.pin(value, [dim], "the channels of a grouped convolution")
-    else:
+    ties.same(ties.axis(node, 1), ties.axis(weight, 0))
+    if group_count(node) == 1:
         ties.same(ties.axis(source, 1), ties.axis(weight, 1))
-        ties.same(ties.axis(node, 1), ties.axis(weight, 0))
+    else:
+        _tie_groups(node, source, weight, ties)
     bias = _argument(node, 2, None)
     if isinstance(bias, fx.Node):
         ties.same(ties.axis(node, 1), ties.axis(bias, 0))
+
+
+def _tie_groups(node: fx.Node, source: fx.Node, weight: fx.Node, ties: Ties) -> None:
+    """Groups go whole; every kept group keeps the same of its input channels, and the same of its output channels."""
+    count = group_count(node)
+    groups, per_group = ties.virtual(count), ties.axis(weight, 1)
+    reads, writes = ties.axis(source, 1), ties.axis(node, 1)
+    if reads is not None:
+        ties.grid(reads, [groups] if per_group is None else [groups, per_group])
+    if writes is not None:
+        each = ties.sizes[writes] // count
+        ties.grid(writes, [groups] if each == 1 else [groups, ties.virtual(each)])
 
 
 RULE = Rule("convolution", constant, live, ties)

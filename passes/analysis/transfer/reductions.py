@@ -53,6 +53,11 @@ def _unknown_value(node: fx.Node, constants: Constants) -> Fact:
     return nothing_constant(fact_shape(node), fake.dtype)
 
 
+def operator_name(node: fx.Node) -> str:
+    """The plain name of an ATen operator, for reports."""
+    return node.target._schema.name.partition("::")[2] if isinstance(node.target, torch._ops.OpOverload) else node.name
+
+
 def reduction_rule(name: str, dims_of: Dims) -> Rule:
     """Dims disappear, or stay with size 1."""
 
@@ -68,7 +73,7 @@ def reduction_rule(name: str, dims_of: Dims) -> Rule:
     def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
         source = tensor_inputs(node)[0]
         dims = set(dims_of(node))
-        ties.pin(source, sorted(dims), f"reduced by {name}")
+        ties.pin(source, sorted(dims), f"reduced by {operator_name(node)}: over fewer channels it is another number")
         kept = [d for d in range(len(shape_of(source))) if d not in dims]
         keepdim = len(shape_of(node)) == len(shape_of(source))
         for position, d in enumerate(kept):

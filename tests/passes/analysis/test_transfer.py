@@ -31,6 +31,7 @@ def _weight(*shape: int) -> torch.Tensor:
 
 
 W_OUT, W_IN, SCALE, KERNEL, GROUPED = _weight(C, 5), _weight(5, C), _weight(C), _weight(3, T, 2), _weight(T, 2, 3)
+DEPTHWISE, WIDER, W_SPLIT, W_JOIN = _weight(T, 1, 3), _weight(3 * T, 1, 3), _weight(C, 2, 3), _weight(5, H, C)
 BIAS, ONE, FIRST, ROWS = _weight(3), torch.tensor(1.0).double(), torch.zeros(1, T, H, 2).long(), torch.tensor([3, 0])
 
 OPERATORS: dict[str, Op] = {
@@ -68,6 +69,10 @@ OPERATORS: dict[str, Op] = {
     "sdpa": lambda z: functional.scaled_dot_product_attention(z, z, z),
     "einsum": lambda z: torch.einsum("bthc,bthd->bcd", z[:, :, :1], z[:, :, 1:]),
     "einsum of heads": lambda z: torch.einsum("bqhc,bkhc->bhqk", z, z),
+    "einsum into several dims": lambda z: torch.einsum("bthc,cde->bdthe", z, W_SPLIT),
+    "einsum over several dims": lambda z: torch.einsum("bthc,dhc->btd", z, W_JOIN),
+    "einsum with heads of a weight": lambda z: torch.einsum("bthc,shc->bths", z, W_JOIN),
+    "einsum of one": lambda z: torch.einsum("bthc->chbt", z) * 2,
     "softmax": lambda z: z.softmax(-1),
     "layer_norm": lambda z: functional.layer_norm(z, (C,), SCALE, SCALE),
     "mean": lambda z: z.mean((1, 3)),
@@ -77,6 +82,8 @@ OPERATORS: dict[str, Op] = {
     "diff": lambda z: z.diff(dim=3),
     "conv": lambda z: functional.conv1d(z.flatten(2), KERNEL, BIAS, padding=1),
     "grouped conv": lambda z: functional.conv1d(z.flatten(2), GROUPED, groups=2),
+    "depthwise conv": lambda z: functional.conv1d(z.flatten(2), DEPTHWISE, padding=1, groups=T),
+    "conv with several outputs a group": lambda z: functional.conv1d(z.flatten(2), WIDER, padding="same", groups=T),
     "gather": lambda z: z.gather(3, FIRST.expand(z.shape[0], -1, -1, -1)),
     "index_select": lambda z: z.index_select(1, ROWS),
     "index": lambda z: z.transpose(0, 3)[ROWS],

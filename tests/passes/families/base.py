@@ -96,14 +96,12 @@ def fused(
     return Attention(*stacked, part(output, out_dim=out_dim), heads, kv_heads, **more)
 
 
-def ffn(
-    prefix: str, up: str, down: str, gate: str | None = None, out_dim: int = 0, then: tuple[str, ...] = ()
-) -> FeedForward:
+def ffn(prefix: str, up: str, down: str, gate: str | None = None, out_dim: int = 0, **more: Any) -> FeedForward:
     return FeedForward(
         part(f"{prefix}{up}", out_dim=out_dim),
         part(f"{prefix}{down}", out_dim=out_dim),
         None if gate is None else part(f"{prefix}{gate}"),
-        then,
+        **more,
     )
 
 

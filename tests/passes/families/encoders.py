@@ -8,6 +8,7 @@ from typing import Any
 import transformers as hf
 
 from tests.passes.families.base import Family, attention, each, ffn, fused, gated, hugging_face, text
+from tests.passes.family_structure import Part, RelativeAttention
 
 TEXT: dict[str, Any] = {
     "vocab_size": 50,
@@ -21,6 +22,13 @@ TEXT: dict[str, Any] = {
 
 
 BERT_ATTENTION = "attention.self.query attention.self.key attention.self.value attention.output.dense"
+
+
+def relative(prefix: str) -> RelativeAttention:
+    """XLNet's attention, written as einsum."""
+    q, k, v, r = (Part(f"{prefix}{name}", out_dim=1) for name in "qkvr")
+    biases = (f"{prefix}r_w_bias", f"{prefix}r_r_bias")
+    return RelativeAttention(q, k, v, Part(f"{prefix}o"), 4, 4, relative=r, biases=biases)
 
 
 def bert_like(model: Any, config: Any, layers: str = "encoder.layer.{}.", **more: Any) -> Family:
@@ -109,5 +117,13 @@ ENCODERS: Mapping[str, Family] = {
         text,
         each("layers.{}.", 2, lambda p: fused(f"{p}attn.Wqkv", f"{p}attn.Wo", rotary=True)),
         each("layers.{}.", 2, lambda p: gated(f"{p}mlp.Wi", f"{p}mlp.Wo")),
+    ),
+    "xlnet": Family(
+        lambda form: hf.XLNetModel(hf.XLNetConfig(vocab_size=50, d_model=32, n_layer=2, n_head=4, d_inner=48)),
+        lambda: dict(text()) | {"use_mems": False},
+        each("layer.{}.rel_attn.", 2, relative),
+        each("layer.{}.ff.", 2, lambda p: ffn(p, "layer_1", "layer_2")),
+        ("einsum",),
+        inert=("r_s_bias", "seg_embed", "mask_emb"),  # no second segment, no masked positions
     ),
 }

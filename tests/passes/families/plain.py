@@ -46,4 +46,11 @@ PLAIN: Mapping[str, Family] = {
         each("{}.tokens.", 2, lambda p: ffn(p, "0", "2")) + each("{}.channels.", 2, lambda p: ffn(p, "0", "2")),
         ("none",),
     ),
+    "experts": Family(
+        modules.Experts,
+        lambda: {"x": dense()},
+        (),
+        each("experts.{}.", 3, lambda p: ffn(p, "0", "2")),
+        ("none",),
+    ),
 }

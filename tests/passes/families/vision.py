@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers as hf
 
-from tests.passes.families.base import Family, Inputs, attention, each, ffn, hugging_face, text
+from tests.passes.families.base import Family, Inputs, attention, each, ffn, hugging_face, part, text
 from tests.passes.families.encoders import TEXT
 from tests.passes.families.seq2seq import BART_ATTENTION
 
@@ -24,6 +24,7 @@ IMAGE: dict[str, Any] = {
 
 VIT_ATTENTION = "attention.q_proj attention.k_proj attention.v_proj attention.o_proj"
 SWIN_BLOCKS = (("encoder.layers.0.blocks.0.", 2), ("encoder.layers.0.blocks.1.", 2), ("encoder.layers.1.blocks.0.", 4))
+SEGFORMER_BLOCKS = (("stages.0.blocks.0.", 2), ("stages.1.blocks.0.", 4))
 CLIP_STACKS = ("text_model.encoder.layers.0.", "text_model.encoder.layers.1.", "vision_model.encoder.layers.0.")
 
 
@@ -95,6 +96,26 @@ VISION: Mapping[str, Family] = {
             for p, heads in SWIN_BLOCKS
         ),
         tuple(ffn(p, "mlp.fc1", "mlp.fc2") for p, _ in SWIN_BLOCKS),
+        inert=("k_proj.bias",),
+    ),
+    "segformer": Family(
+        hugging_face(
+            hf.SegformerModel,
+            hf.SegformerConfig,
+            {
+                "num_encoder_blocks": 2,
+                "depths": [1, 1],
+                "sr_ratios": [2, 1],
+                "hidden_sizes": [16, 32],
+                "patch_sizes": [3, 3],
+                "strides": [2, 2],
+                "num_attention_heads": [2, 4],
+                "mlp_ratios": [2, 2],
+            },
+        ),
+        image,
+        tuple(attention(p, VIT_ATTENTION, heads) for p, heads in SEGFORMER_BLOCKS),
+        tuple(ffn(f"{p}mlp.", "fc1", "fc2", depthwise=part(f"{p}mlp.dwconv.dwconv")) for p, _ in SEGFORMER_BLOCKS),
         inert=("k_proj.bias",),
     ),
     "clip": Family(

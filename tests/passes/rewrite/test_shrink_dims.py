@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from passes.channels import Axis
+from passes.graph import get_attribute
 from passes.program import trace
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.fold_constants import FoldConstants
@@ -76,6 +77,34 @@ def test_it_refuses_with_the_reason(model: nn.Module, reason: str) -> None:
     result = ShrinkDims().run(graph)
     assert not result.modified
     assert result.facts["coupling"].reason(Axis("@up.weight", 0)) == reason
+
+
+class Grouped(nn.Module):
+    """Four groups of a convolution: each reads two channels and writes three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down = nn.Linear(5, 8), nn.Linear(12, 5)
+        self.mix = nn.Conv1d(8, 12, 3, padding=1, groups=4)
+        with torch.no_grad():
+            for weight in (self.up.weight, self.up.bias):
+                weight.view(4, 2, -1)[:, 0] = 0  # the first channel of every group, and both of the last
+                weight[6:] = 0
+            self.down.weight.view(5, 4, 3)[:, 1] = 0  # nobody reads group 1
+            self.down.weight.view(5, 4, 3)[:, 0, 2] = 0  # channel 2 of group 0: the other groups need theirs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(torch.tanh(self.mix(self.up(x).transpose(1, 2))).transpose(1, 2))
+
+
+def test_groups_of_a_convolution_go() -> None:
+    """The last group reads zeros alone: it is a constant, which the next linear's bias absorbs."""
+    graph, x = FoldConstants().run(trace(Grouped(), torch.randn(2, 7, 5))).graph_module, torch.randn(3, 4, 5)
+    result = ShrinkDims().run(graph).graph_module
+    assert get_attribute(result, "up.weight").shape == (2, 5)
+    assert get_attribute(result, "mix.weight").shape == (6, 1, 3)
+    torch.testing.assert_close(result(x), graph(x))
 
 
 def test_shrinking_again_changes_nothing() -> None:

@@ -1,0 +1,85 @@
+"""The report names what stays although it is zero, with the reason that applies to that very place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+import passes
+from passes.analysis.why_kept import ROTARY
+from tests.passes.families import FAMILIES, make
+
+
+def reasons(name: str, masks: dict[str, torch.Tensor]) -> dict[str, str]:
+    """{parameter[dim]: why}, without the counts."""
+    model, inputs = make(FAMILIES[name], FAMILIES[name].forms[0])
+    result = passes.shrink(passes.trace(model, inputs), masks, verify=False)
+    return {key.partition(" ")[0]: reason for key, reason in result.report.pinned.items()}
+
+
+def rows(count: int, columns: int, gone: Any) -> torch.Tensor:
+    mask = torch.ones(count, columns, dtype=torch.bool)
+    mask[list(gone)] = False
+    return mask
+
+
+def test_llama_keeps_the_partner_of_a_rotary_dim_and_the_width_its_norm_averages() -> None:
+    layer = "model.layers.0.self_attn."
+    masks = {
+        f"{layer}q_proj.weight": rows(32, 32, range(0, 32, 8)),  # dim 0 of every head; dim 4, its partner, lives
+        f"{layer}o_proj.weight": rows(32, 32, [3, 5]),
+    }
+    assert reasons("llama", masks) == {
+        f"{layer}q_proj.weight[0]": ROTARY,
+        f"{layer}o_proj.weight[0]": "pinned: reduced by mean: over fewer channels it is another number",
+    }
+
+
+def test_bert_keeps_the_residual_width_and_pads_ragged_heads() -> None:
+    layer = "bert.encoder.layer.0."
+    masks = {
+        f"{layer}attention.self.value.weight": rows(32, 32, [0, 1, 8]),  # two dims of head 0, one of head 1
+        f"{layer}output.dense.weight": rows(32, 48, [7]),
+        "classifier.weight": rows(2, 32, [1]),
+    }
+    padding = "padding: every head keeps as many dims as the largest of its layer"
+    masks[f"{layer}attention.self.value.weight"][16:19] = masks[f"{layer}attention.self.value.weight"][25] = False
+    assert reasons("bert", masks) == {
+        f"{layer}attention.self.value.weight[0]": padding,
+        f"{layer}output.dense.weight[0]": "pinned: normalised by layer_norm",
+        "classifier.weight[0]": "pinned: an output of the model",
+    }
+
+
+def test_pieces_of_a_fused_weight_answer_for_themselves() -> None:
+    masks = {"layers.0.attn.Wqkv.weight": rows(96, 32, [0, 8, 16, 24, 64, 65, 73, 80, 89])}  # q: dim 0; v: 2, 1, 1, 1
+    assert reasons("modernbert", masks) == {
+        "layers.0.attn.Wqkv.weight[0]": f"{ROTARY}; padding: every head keeps as many dims as the largest of its layer"
+    }
+
+
+class Uniform(nn.Module):
+    """All queries empty: the scores need one (zero) dim, and a convolution's weight is named like a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.v, self.conv = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Conv1d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (f(x).unflatten(-1, (2, 2)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.conv(mixed.transpose(1, 2))
+
+
+def test_an_axis_in_use_keeps_one_index() -> None:
+    model = Uniform().double()
+    with torch.no_grad():
+        model.q.weight.zero_()
+        model.q.bias.zero_()
+        model.conv.weight[2] = 0
+    pinned = passes.shrink(passes.trace(model, torch.randn(2, 3, 4).double())).report.pinned
+    assert pinned["q.weight[0] (2 of 4)"] == "needed: an axis that is in use keeps one index"
+    assert pinned["conv.weight[0] (1 of 4)"] == "pinned: an output of the model"
