@@ -103,7 +103,7 @@ class DenseModel:
         """The user's model with smaller layers. A sublayer that died keeps one zero head or dim.
 
         Where the forward has one head size for all of a layer, or one head count for all layers, the module keeps more
-        than the graph (`module_granularity` says: "dims", "heads" or "units"). Raises
+        than the graph (`module_granularity` says: "dims", "even", "heads" or "units"). Raises
         `passes.module_view.ModuleViewError` where the model's forward cannot follow; the graph view can.
         """
         if self._module is None:
@@ -156,14 +156,14 @@ class DenseModel:
 
 
 def _module_view(plan: Plan, model: nn.Module, check: Check) -> tuple[Granularity, Plan, nn.Module]:
-    """The smallest module the model's own forward can run: head dims, else whole heads, else FFN dims alone."""
+    """The smallest module the model's own forward can run: with head dims cut, evenly cut, whole heads, no heads."""
     try:
         small = plan.apply_to(model, check=check)
         return "dims", attributes_of(plan, model, small), small
     except ModuleViewError as error:
         refusal = error
     graph = trace(model, dict(check.kwargs) or check.args)
-    coarser: tuple[Granularity, ...] = ("heads", "units")
+    coarser: tuple[Granularity, ...] = ("even", "heads", "units")
     for granularity in coarser:
         plan = shrink(graph, granularity=granularity, verify=False).plan
         try:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from passes.plan import Fold, Masks, Plan, cut_tensor
+from passes.plan import Cut, Fold, Masks, Plan, cut_tensor
 
 Attributes = Mapping[str, Mapping[str, int]]
 _MOST_CANDIDATES = 64
@@ -76,18 +76,34 @@ def apply_plan(plan: Plan, model: nn.Module, masks: Masks | None = None, check: 
         if failure is not None:
             raise ModuleViewError(f"{type(model).__name__} does not follow the plan: {failure}")
         return base
-    failure = "no candidate was tried"
+    failure = None
     for attributes in _candidates(plan, base):
         candidate = _share_copy(base)
         _set_attributes(candidate, attributes)
         failed = check.failure(candidate) if check is not None else None
         if failed is None:
             return candidate
-        failure = failed
+        failure = failure or failed  # that of the likeliest candidate
     raise ModuleViewError(
-        f"{type(model).__name__} cannot follow the plan as a module: {failure}. Its forward fixes sizes that differ "
-        "between layers now; use the graph view (graph_module, ONNX, .pt2)."
+        f"{type(model).__name__} cannot follow the plan as a module: {failure}. {_suspects(plan, base)} Use the graph "
+        'view (graph_module, ONNX, .pt2), or a coarser plan: shrink(..., granularity="even"), "heads" or "units".'
     )
+
+
+def _suspects(plan: Plan, model: nn.Module) -> str:
+    """Which parameters need what the numbers of a forward may not be able to say."""
+    if not plan.heads:
+        return f"Its forward fixes a size of {', '.join(cut.parameter for cut in plan.cuts)}."
+    layers: dict[str, dict[int, str]] = {}  # {layer: {dims per head: one parameter that has them}}
+    for view in plan.heads:
+        layers.setdefault(_reader(model, view.parameter), {}).setdefault(view.after[1], view.parameter)
+    for path, sizes in layers.items():
+        if len(sizes) > 1:
+            named = " and ".join(f"{dims} in {name}" for dims, name in sizes.items())
+            return f"A forward has one head size, but {path or 'the model'} needs {named}."
+    counts = {view.after[0]: view.parameter for view in reversed(plan.heads)}
+    named = ", ".join(f"{heads} in {name}" for heads, name in counts.items())
+    return f"Its forward fixes a head count or head size that the plan changes (heads: {named})."
 
 
 def attributes_of(plan: Plan, original: nn.Module, small: nn.Module) -> Plan:
@@ -127,6 +143,7 @@ def _cut_parameters(plan: Plan, model: nn.Module, masks: Masks) -> None:
     for alias, canonical in plan.aliases.items():
         names_of.setdefault(canonical, []).append(alias)
     new: dict[str, torch.Tensor] = {}
+    cuts = {cut.parameter: cut for cut in plan.cuts}
 
     def current(name: str) -> torch.Tensor:
         if name not in new:
@@ -154,7 +171,7 @@ def _cut_parameters(plan: Plan, model: nn.Module, masks: Masks) -> None:
                 owner._buffers[leaf] = tensor
             else:
                 owner.register_parameter(leaf, parameter)
-            _tell_sizes(owner)
+            _tell_sizes(owner, cuts.get(name))
 
 
 def _apply_fold(
@@ -181,8 +198,8 @@ def _apply_fold(
         new[fold.bias] = shift.to(weight.dtype)
 
 
-def _tell_sizes(owner: nn.Module) -> None:
-    """Sizes that torch's and transformers' layers repeat beside their weight."""
+def _tell_sizes(owner: nn.Module, cut: Cut | None) -> None:
+    """Sizes that torch's and transformers' layers repeat beside their weight, which was cut as ``cut`` says."""
     weight = owner._parameters.get("weight")
     if weight is None:
         return
@@ -194,6 +211,9 @@ def _tell_sizes(owner: nn.Module) -> None:
     elif isinstance(owner, nn.LayerNorm | nn.RMSNorm):
         owner.normalized_shape = shape
     elif isinstance(owner, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if cut is not None and len(cut.shape) > 1 and 0 in cut.keep:
+            each = cut.shape[0] // owner.groups  # output channels of a group
+            owner.groups = len({channel // each for channel in cut.keep[0]})
         owner.out_channels, owner.in_channels = shape[0], shape[1] * owner.groups
     elif {"nf", "nx"} <= owner.__dict__.keys():  # transformers' Conv1D: weight is [in, out]
         owner.__dict__.update(nx=shape[0], nf=shape[1])
@@ -221,10 +241,7 @@ def _meanings(plan: Plan, model: nn.Module) -> dict[str, dict[int, list[int]]]:
     """{module path: {old number: [what it may have to become]}}, for modules that own head projections."""
     found: dict[str, dict[int, list[int]]] = {}
     for view in plan.heads:
-        holder, _, _ = view.parameter.rpartition(".")
-        owner = model.get_submodule(holder)
-        path = holder if "weight" not in owner._parameters else holder.rpartition(".")[0]
-        options = found.setdefault(path, {})
+        options = found.setdefault(_reader(model, view.parameter), {})
         for old, new in (
             (view.before[0], view.after[0]),
             (view.before[1], view.after[1]),
@@ -235,6 +252,12 @@ def _meanings(plan: Plan, model: nn.Module) -> dict[str, dict[int, list[int]]]:
     for path in found:
         _add_group_counts(plan, path, found[path])
     return found
+
+
+def _reader(model: nn.Module, parameter: str) -> str:
+    """The path of the module whose forward views a projection as heads: the one that owns the layer."""
+    holder, _, _ = parameter.rpartition(".")
+    return holder if "weight" not in model.get_submodule(holder)._parameters else holder.rpartition(".")[0]
 
 
 def _add_group_counts(plan: Plan, path: str, options: dict[int, list[int]]) -> None:

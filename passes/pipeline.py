@@ -67,8 +67,8 @@ def shrink(
         which reads the zeros in the weights; see `passes.masks.resolve_masks`. Raises `passes.MaskError`.
     verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more than
         ``tolerance`` (relative to the outputs' scale; default by dtype, 1e-5 in float32, 1e-10 in float64).
-    granularity: "dims" removes all that can go; "heads" and "units" cut attention less finely (see `ShrinkDims`), for
-        modules whose forward has one head size, or one head count, for all layers.
+    granularity: "dims" removes all that can go; "even", "heads" and "units" cut attention less finely (see
+        `ShrinkDims`), for modules whose forward has one head size, or one head count, for all layers.
     multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
         names them; docs/benchmarks-onnx.md has what it costs.
 

@@ -124,21 +124,22 @@ def test_a_model_without_config_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_one_head_count_for_all_layers_falls_back_to_a_coarser_module() -> None:
-    """T5 computes its position bias once, with the first layer's head count: heads must stay, FFN dims go."""
+    """T5 computes its position bias once, for all layers: heads go that no layer needs, and FFN dims."""
     config = T5Config(num_layers=2, num_decoder_layers=1, d_model=32, d_kv=8, d_ff=40, num_heads=4, vocab_size=60)
     model = T5ForConditionalGeneration(config).eval()
     _spread(model)
     with torch.no_grad():
-        model.encoder.block[0].layer[0].SelfAttention.v.weight[:8] = 0
+        model.encoder.block[0].layer[0].SelfAttention.v.weight[:16] = 0
+        model.encoder.block[1].layer[0].SelfAttention.v.weight[:8] = 0
         model.encoder.block[1].layer[1].DenseReluDense.wi.weight[:12] = 0
     inputs = {"input_ids": IDS, "decoder_input_ids": IDS, "use_cache": False}
     dense = DenseModel.from_shrink(passes.shrink(passes.trace(model, inputs)), model)
-    assert dense.module.encoder.block[0].layer[0].SelfAttention.v.out_features == 32
+    assert dense.module.encoder.block[0].layer[0].SelfAttention.v.out_features == 24
     assert dense.module.encoder.block[1].layer[1].DenseReluDense.wi.out_features == 28
-    assert dense.module_granularity == "units"
+    assert dense.module_granularity == "even"
     values = {n.target: n for n in dense.graph_module.graph.nodes if n.op == "get_attr"}
     name = "encoder.block.0.layer.0.SelfAttention.v.weight"
-    assert values[name].meta["val"].shape == (24, 32)
+    assert values[name].meta["val"].shape == (16, 32)
     with torch.no_grad():
         expected = model(**inputs).logits
         torch.testing.assert_close(dense.module(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
