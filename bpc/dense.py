@@ -19,14 +19,13 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import fx, nn
 
 from passes.base import PassManager
-from passes.module_view import Check, ModuleViewError, attributes_of
+from passes.module_view import Check, ModuleViewError, attributes_of, example_check
 from passes.pipeline import TOLERANCE, ShrinkResult, least_precise, shrink
 from passes.plan import Plan
 from passes.program import trace, trace_info
 from passes.report import ShrinkReport
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.shrink_dims import Granularity
-from passes.verify import outputs_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -77,8 +76,7 @@ class DenseModel:
         info = trace_info(graph)
 
         def build() -> nn.Module:
-            outputs = tuple(outputs_of(graph, info.args, info.kwargs))
-            check = Check(info.args, info.kwargs, outputs, 10 * TOLERANCE[least_precise(graph)])
+            check = example_check(graph, 10 * TOLERANCE[least_precise(graph)])
             dense.module_granularity, dense.plan, small = _module_view(result.plan, masked_model, check)
             return small
 

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from passes.plan import Cut, Fold, Masks, Plan, cut_tensor
+from passes.program import trace_info
+from passes.verify import outputs_of
 
 Attributes = Mapping[str, Mapping[str, int]]
 _MOST_CANDIDATES = 64
@@ -61,11 +63,17 @@ class Check:
         return None
 
 
+def example_check(small: fx.GraphModule, tolerance: float) -> Check:
+    """What a small graph makes of the example it was traced with."""
+    info = trace_info(small)
+    return Check(info.args, info.kwargs, tuple(outputs_of(small, info.args, info.kwargs)), tolerance)
+
+
 def apply_plan(plan: Plan, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
     """A smaller copy of ``model``; the model itself is untouched, unchanged parameters are shared.
 
     ``masks`` are applied to the weights first (leave out if they are zeros already). ``check``: what to verify the
-    result against; without it and without ``plan.attributes`` the numbers are set by value, unverified.
+    result against; without it the numbers have to be given (``plan.attributes``) or none may be in doubt.
     Raises `ModuleViewError`.
     """
     base = _share_copy(model)
@@ -77,6 +85,11 @@ def apply_plan(plan: Plan, model: nn.Module, masks: Masks | None = None, check: 
             raise ModuleViewError(f"{type(model).__name__} does not follow the plan: {failure}")
         return base
     failure = None
+    if check is None and (doubtful := _doubtful(plan, base)):
+        raise ModuleViewError(
+            f"nothing says whether {doubtful} has to follow the plan, and there is nothing to check it against: apply "
+            "the plan that shrink returned, give check=, or a plan with attributes (that of a saved dense model)"
+        )
     for attributes in _candidates(plan, base):
         candidate = _share_copy(base)
         _set_attributes(candidate, attributes)
@@ -101,9 +114,9 @@ def _suspects(plan: Plan, model: nn.Module) -> str:
         if len(sizes) > 1:
             named = " and ".join(f"{dims} in {name}" for dims, name in sizes.items())
             return f"A forward has one head size, but {path or 'the model'} needs {named}."
-    counts = {view.after[0]: view.parameter for view in reversed(plan.heads)}
-    named = ", ".join(f"{heads} in {name}" for heads, name in counts.items())
-    return f"Its forward fixes a head count or head size that the plan changes (heads: {named})."
+    changed = {view.after: view.parameter for view in reversed(plan.heads) if view.after != view.before}
+    named = ", ".join(f"{heads} heads of {dims} in {name}" for (heads, dims), name in changed.items())
+    return f"Its forward fixes a head count or head size that the plan changes ({named})."
 
 
 def attributes_of(plan: Plan, original: nn.Module, small: nn.Module) -> Plan:
@@ -268,6 +281,15 @@ def _add_group_counts(plan: Plan, path: str, options: dict[int, list[int]]) -> N
             new = a.after[0] // b.after[0]
             if new not in options.setdefault(a.before[0] // b.before[0], []):
                 options[a.before[0] // b.before[0]].append(new)
+
+
+def _doubtful(plan: Plan, model: nn.Module) -> str | None:
+    """A number that equals one the plan changes."""
+    for path, options in _meanings(plan, model).items():
+        for name, old in _numbers(model.get_submodule(path)).items():
+            if any(new != old for new in options.get(old, ())):
+                return f"{path}.{name} = {old}"
+    return None
 
 
 def _candidates(plan: Plan, model: nn.Module) -> Iterator[Attributes]:

@@ -11,6 +11,7 @@ from torch import fx
 
 from passes.base import Pass, PassManager
 from passes.masks import MaskSource, resolve_masks
+from passes.module_view import example_check
 from passes.plan import Plan
 from passes.program import trace_info
 from passes.report import ShrinkReport, build_report, summarise
@@ -99,6 +100,7 @@ def shrink(
         constants=tuple(outcome.facts["replace-constants"]["constants"]),
         heads=tuple(outcome.facts["shrink-dims"]["heads"]),
         aliases=trace_info(graph_module).aliases,
+        example=lambda: example_check(small, 10 * TOLERANCE[least_precise(small)]),
     )
     report = build_report(before, small, outcome.facts["shrink-dims"]["coupling"], agreement)
     return ShrinkResult(small, plan, report)

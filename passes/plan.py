@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +63,22 @@ class Plan:
     heads: tuple[HeadView, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)  # tied parameter names
     attributes: Mapping[str, Mapping[str, int]] | None = None
+    example: Callable[[], Check] | None = field(default=None, compare=False, repr=False)  # not part of the data
 
     def apply_to(self, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
-        """The module view: a copy of ``model`` with smaller parameters. See `passes.module_view.apply_plan`."""
+        """The module view: a copy of ``model`` with smaller parameters. See `passes.module_view.apply_plan`.
+
+        ``masks`` are those `shrink` was given, unless the model's weights have their zeros. ``check`` defaults to the
+        traced example and what the small graph makes of it, for a plan that comes from `shrink` itself.
+        """
         from passes.module_view import apply_plan
 
-        return apply_plan(self, model, masks, check)
+        return apply_plan(self, model, masks, check or (self.example and self.example()))
 
     def to_json(self) -> str:
-        return json.dumps({"format": 1, **asdict(self)}, indent=1)
+        data = asdict(self)
+        del data["example"]
+        return json.dumps({"format": 1, **data}, indent=1)
 
     @staticmethod
     def from_json(text: str) -> Plan:

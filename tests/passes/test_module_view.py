@@ -1,0 +1,91 @@
+"""The module view of every family: the plan cuts the user's own modules, which then compute what the graph does.
+
+`COARSER` says which families' forwards cannot follow the finest plan, and how far they can; those refusals are asserted
+as well, with their reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import nn
+
+import passes
+from passes.module_view import ModuleViewError, attributes_of
+from passes.pipeline import TOLERANCE, least_precise
+from passes.plan import Plan
+from passes.rewrite.shrink_dims import Granularity
+from tests.passes.families import FAMILIES
+from tests.passes.family_masks import draw, masked
+from tests.passes.test_architectures import distance, eager, tensors, traced
+
+# Most forwards view q, k and v with one head size ("even"). Where the scale of the scores is computed from the head
+# size in every forward, or head sizes are fixed by the width of the model or by literals, heads have to stay whole.
+COARSER: Mapping[str, Granularity] = {
+    **dict.fromkeys(FAMILIES, "even"),
+    **dict.fromkeys(("albert", "xlnet", "experts", "mixer"), "dims"),
+    **dict.fromkeys(("mpnet", "deberta-v2", "modernbert"), "heads"),  # scale from the head size
+    **dict.fromkeys(("nn-encoder", "nn-decoder", "nn-attention"), "heads"),  # embed_dim is the model's width
+    "timm": "heads",  # literals
+}
+REASON = (
+    r"A forward has one head size, but .* needs \d+ in .*\.(weight|bias) and \d+ in .*\.(weight|bias)\."
+    r"|a head count or head size that the plan changes \(\d+ heads of \d+ in .*\.(weight|bias)"
+)
+
+
+def size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_plan_applies_to_the_module_or_says_what_it_cannot_follow(name: str) -> None:
+    family = FAMILIES[name]
+    model, inputs, graph = traced(name, family.forms[0])
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    masks = draw("rows", family, parameters)
+    tolerance = TOLERANCE[least_precise(graph)]
+    plan = passes.shrink(graph, masks, verify=False).plan
+    if COARSER[name] != "dims":
+        with pytest.raises(ModuleViewError, match=REASON) as refusal:
+            plan.apply_to(model, masks)
+        assert "use the graph view" in str(refusal.value).lower()
+        plan = passes.shrink(graph, masks, verify=False, granularity=COARSER[name]).plan
+    small = plan.apply_to(model, masks)
+    with torch.no_grad():
+        outputs = tensors(small(**inputs))
+    assert distance(eager(model, inputs, masked(parameters, masks)), outputs) <= tolerance
+    assert size(small) < size(model)
+    read = Plan.from_json(attributes_of(plan, model, small).to_json())
+    with torch.no_grad():
+        again = tensors(read.apply_to(model, masks)(**inputs))
+    assert distance(outputs, again) == 0
+    assert all(torch.equal(p, parameters[n]) for n, p in model.named_parameters())
+
+
+def test_heads_that_no_layer_needs_go_under_a_shared_table() -> None:
+    """T5's bias is computed once, for all layers: the module keeps the union of their heads."""
+    family = FAMILIES["t5"]
+    model, inputs, graph = traced("t5", "sdpa")
+    masks = {}
+    for number, unit in enumerate(family.attention[:2]):
+        masks[unit.value.weight] = torch.arange(32).unsqueeze(1).expand(32, 32) >= (8 if number else 16)
+    small = passes.shrink(graph, masks, verify=False, granularity="even").plan.apply_to(model, masks)
+    assert [small.get_parameter(unit.query.weight).shape for unit in family.attention[:2]] == [(24, 32), (24, 32)]
+    assert small.get_parameter(family.attention[0].tables[0][0]).shape == (32, 3)
+    zeroed = masked({n: p.detach() for n, p in model.named_parameters()}, masks)
+    with torch.no_grad():
+        assert distance(eager(model, inputs, zeroed), tensors(small(**inputs))) <= TOLERANCE[least_precise(graph)]
+
+
+def test_masks_or_numbers_that_are_missing_are_refused() -> None:
+    """Weights without their zeros make another function; a plan read from JSON cannot know which numbers follow."""
+    family = FAMILIES["bert"]
+    model, _, graph = traced("bert", "sdpa")
+    plan = passes.shrink(graph, draw("heads", family, dict(model.named_parameters())), verify=False).plan
+    with pytest.raises(ModuleViewError, match="output differs from the graph's"):
+        plan.apply_to(model)
+    with pytest.raises(ModuleViewError, match=r"attention.self.num_attention_heads = 4 has to follow"):
+        Plan.from_json(plan.to_json()).apply_to(model)
