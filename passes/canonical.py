@@ -4,6 +4,7 @@ split, chunk, unbind    ->  slice / select per piece (no operator has several re
 view, _unsafe_view      ->  reshape (whether memory is contiguous is no business of a graph rewrite)
 stack                   ->  cat of unsqueezed pieces
 native_layer_norm [0]   ->  layer_norm
+rsub                    ->  add of the negative (torch.onnx fails on 1.0 - an integer mask)
 einsum                  ->  matmul, permute (see `einsum`)
 select of a view        ->  view of a slice (see `raise_selects`: fused projections)
 batch · heads           ->  batch, heads (see `unmerge`)
@@ -46,11 +47,20 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
             _stack_to_cat(graph, node)
         elif node.target is aten.native_layer_norm.default:
             _one_result(graph, node)
+        elif node.target is aten.rsub.Scalar and len(node.args) == 2 and not node.kwargs:
+            _rsub_to_add(graph, node)
         elif node.target is aten.einsum.default:
             einsum_to_matmul(graph, node)
     unify_symbols(graph_module)
     raise_selects(graph)
     unmerge(graph)
+
+
+def _rsub_to_add(graph: fx.Graph, node: fx.Node) -> None:
+    x, number = node.args
+    with graph.inserting_before(node):
+        node.replace_all_uses_with(call(graph, aten.add.Tensor, call(graph, aten.neg.default, x), number))
+    graph.erase_node(node)
 
 
 def _stack_to_cat(graph: fx.Graph, node: fx.Node) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import fx
+from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from passes.program import trace_info
@@ -30,8 +31,9 @@ class DynamicAxes:
 
 def dynamic_axes(graph: fx.GraphModule, program: torch.export.ExportedProgram) -> DynamicAxes:
     """Name the dynamic axes of ``graph`` (a traced graph) as exported in ``program``."""
-    user = set(program.graph_signature.user_inputs)
-    placeholders = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in user]
+    nodes = {n.name: n for n in program.graph.nodes}
+    inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    placeholders = [nodes[name] for name in inputs]  # constants (use_cache=False) among them
     leaves = _leaves(graph)
     places: dict[str, list[tuple[int, int]]] = {}
     sizes: dict[str, int] = {}
@@ -104,12 +106,12 @@ def _free(graph: fx.GraphModule, spots: list[tuple[int, int]], axis: int) -> boo
 
 
 def input_names(graph: fx.GraphModule) -> list[str]:
-    """A name per flat input: the keyword's, with the path inside nested arguments appended."""
+    """A name per flat tensor input: the keyword's, with the path inside nested arguments appended."""
     info = trace_info(graph)
-    paths = [path for path, _ in pytree.tree_flatten_with_path(info.kwargs)[0]]
+    keywords = [(_path_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(info.kwargs)[0]]
     placeholders = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
-    positional = placeholders[: len(pytree.tree_leaves(info.args))]
-    return [*positional, *(_path_name(path) for path in paths)]
+    positional = list(zip(placeholders, pytree.tree_leaves(info.args), strict=False))
+    return [name for name, leaf in (*positional, *keywords) if isinstance(leaf, torch.Tensor)]
 
 
 def output_names(program: torch.export.ExportedProgram) -> list[str] | None:
