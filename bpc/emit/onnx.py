@@ -120,6 +120,7 @@ def export_onnx(
         elif dtype == "int8":
             model = _quantized(model, calibration)
         staged = write(model, staging.directory, staging.destination.name)
+        del model  # its weights need not stay in memory while the file is checked
         if check and dtype not in _HALF:
             agreement = check_file(staged, graph, axes, tolerance=TOLERANCE[dtype])
         staging.commit(staged)

@@ -25,7 +25,7 @@ from onnxruntime.quantization import (
 )
 
 from bpc.emit.linear import SplitGemm, linear_layers
-from bpc.emit.storage import EXTERNAL_ABOVE, weight_bytes
+from bpc.emit.storage import EXTERNAL_ABOVE, weight_bytes, write
 
 Inputs = Mapping[str, "torch.Tensor | np.ndarray"]
 
@@ -35,16 +35,19 @@ def quantize(model: ir.Model, calibration: Iterable[Inputs] | None = None) -> ir
 
     Weights are signed and have one scale per output feature. Activations are unsigned: scaled per run (dynamic), or,
     where ``calibration`` gives inputs ({input name: array or tensor}, a few dozen batches), once from the ranges
-    seen there (static; ranges are the 99.99th percentile's). Raises ValueError for calibration inputs of wrong names.
+    seen there (static; from the smallest to the largest number). Raises ValueError for calibration inputs of wrong
+    names.
     """
     model = model.clone()
     SplitGemm()(model)  # the quantizer's own rewrite of Gemm transposes weights and keeps their old shapes
     outer = _output_layers(model)
+    reader = _Reader(model, calibration) if calibration is not None else None
     with tempfile.TemporaryDirectory(prefix="bpc-int8-") as folder, _quiet():
         source, destination = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         external = weight_bytes(model) > EXTERNAL_ABOVE
-        ir.save(model, source, external_data="float.data" if external else None)
-        if calibration is None:
+        write(model, source.parent, source.name, external)
+        del model
+        if reader is None:
             quantize_dynamic(
                 source,
                 destination,
@@ -59,7 +62,7 @@ def quantize(model: ir.Model, calibration: Iterable[Inputs] | None = None) -> ir
             quantize_static(
                 source,
                 destination,
-                _Reader(model, calibration),
+                reader,
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
