@@ -40,7 +40,7 @@ def _sharing_heads(coupling: Coupling) -> list[list[int]]:
     graph: nx.Graph[int] = nx.Graph()
     graph.add_edges_from((number[g.parts[0]], number[g.parts[1]]) for g in grids if number[g.flat] not in heads)
     inner = {number[g.parts[1]] for g in grids if number[g.flat] not in heads} - heads
-    return [sorted(inner & component) for component in nx.connected_components(graph)]
+    return [sorted(inner & component) for component in nx.connected_components(graph) if inner & component]
 
 
 def _count(coupling: Coupling, inner: int) -> int:

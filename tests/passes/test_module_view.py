@@ -57,7 +57,7 @@ def test_the_plan_applies_to_the_module_or_says_what_it_cannot_follow(name: str)
     with torch.no_grad():
         outputs = tensors(small(**inputs))
     assert distance(eager(model, inputs, masked(parameters, masks)), outputs) <= tolerance
-    assert size(small) < size(model)
+    assert size(small) < size(model) or not family.feed_forward  # where nothing but whole heads goes
     read = Plan.from_json(attributes_of(plan, model, small).to_json())
     with torch.no_grad():
         again = tensors(read.apply_to(model, masks)(**inputs))
