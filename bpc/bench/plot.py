@@ -19,7 +19,7 @@ def speedup_figure(
     published: Mapping[str, tuple[float, float]] | None = None,
     annotate: Collection[str] = (),
 ) -> Figure:
-    """A point per comparison, a colour per runtime, dtype and shape; the diagonal is the limit the arithmetic sets.
+    """A point per comparison, a colour per runtime, dtype, shape and form; the diagonal is the limit the arithmetic sets.
 
     ``published``: {label: (arithmetic ratio, published speed-up)}, drawn beside them, with the labels in ``annotate``
     written out. Raises ValueError for nothing to plot.
@@ -31,7 +31,9 @@ def speedup_figure(
     axes = figure.subplots()
     groups: dict[str, list[Comparison]] = {}
     for c in comparisons:
-        groups.setdefault(f"{c.runtime}, {c.dtype}, {c.batch} × {c.length}", []).append(c)
+        variant = c.small.name.partition(", ")[2]  # "19, plain": model 19 in another form
+        label = ", ".join(filter(None, [c.runtime, c.dtype, f"{c.batch} × {c.length}", variant]))
+        groups.setdefault(label, []).append(c)
     for index, (label, members) in enumerate(groups.items()):
         colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index // len(_COLOURS) % len(_MARKERS)]
         ratios, speedups = [c.arithmetic_ratio for c in members], [c.speedup for c in members]
