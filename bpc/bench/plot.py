@@ -19,7 +19,7 @@ def speedup_figure(
     published: Mapping[str, tuple[float, float]] | None = None,
     annotate: Collection[str] = (),
 ) -> Figure:
-    """A point per comparison, a colour per runtime, dtype, shape and form; the diagonal is the limit the arithmetic sets.
+    """A point per comparison, a colour per runtime, dtype, shape and form; the diagonal is the arithmetic's limit.
 
     ``published``: {label: (arithmetic ratio, published speed-up)}, drawn beside them, with the labels in ``annotate``
     written out. Raises ValueError for nothing to plot.
@@ -42,7 +42,13 @@ def speedup_figure(
         axes.scatter([ratio], [speedup], color=_PUBLISHED, marker="x", s=40, zorder=3)
         if label in annotate:
             axes.annotate(
-                label, (ratio, speedup), xytext=(5, -9), textcoords="offset points", fontsize=7, color=_PUBLISHED
+                label,
+                (ratio, speedup),
+                xytext=(5, -9),
+                textcoords="offset points",
+                fontsize=7,
+                color=_PUBLISHED,
+                zorder=4,
             )
     if published:
         axes.scatter([], [], color=_PUBLISHED, marker="x", label="published (RTX 3090, batch 128)")
