@@ -28,6 +28,7 @@ from bpc.emit.check import TOLERANCE, FileAgreement, check_file
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.flops import flop_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
+from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.storage import Staging, write
 from passes.program import exported_program, trace_info
 
@@ -149,6 +150,7 @@ def to_onnx(
         exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
     assert exported is not None
     model = exported.model
+    ExpandRotaryCaches()(model)
     names = input_names(graph)
     if len(model.graph.inputs) == len(names):
         _rename(model, model.graph.inputs, names)
