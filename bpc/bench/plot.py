@@ -44,7 +44,7 @@ def speedup_figure(
             axes.annotate(
                 label,
                 (ratio, speedup),
-                xytext=(5, -9),
+                xytext=(-14, 5),
                 textcoords="offset points",
                 fontsize=7,
                 color=_PUBLISHED,

@@ -20,7 +20,8 @@ def compile_graph(source: Any, *, dynamic: bool | None = None, mode: str | None 
     """``torch.compile`` of the graph behind ``source`` (a traced graph, shrink result or dense model), for inference.
 
     ``dynamic`` and ``mode`` are torch.compile's; ``mode="reduce-overhead"`` takes CUDA graphs. The shapes a small
-    model meets are few: ``dynamic=False`` compiles one kernel set per shape, the fastest.
+    model meets are few: ``dynamic=False`` compiles one kernel set per shape, the fastest. For half precision convert
+    the graph first (`bpc.emit.half.convert_graph`).
     """
     compiled = torch.compile(graph_of(source), dynamic=dynamic, mode=mode)
 
