@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
+from bpc import inputs
 from bpc.masks.attach import is_masked
 from bpc.masks.files import multiply_masks
 from bpc.masks.mask_set import MaskSet
@@ -134,7 +135,8 @@ def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Pro
         model: any module `passes.trace` can trace. It is changed in place: its masked parameters are read through
             masks from now on (names, state dict and optimizers see no difference); `Program.detach` undoes it.
         spec: a `bpc.Spec`, a preset name ("hybrid", "struct", "block", …), a TOML/YAML/JSON path, or a dict.
-        example_inputs: keyword dict, tuple or tensor; None takes the model's ``dummy_inputs``.
+        example_inputs: keyword dict, tuple or tensor; None makes them from what a model of transformers says it takes
+            (`bpc.inputs.example_inputs`).
 
     Raises `SpecError` for a spec that cannot be read or does not fit, `passes.TraceError` for a model that cannot be
     traced, ValueError for a model that has masks already.
@@ -144,5 +146,7 @@ def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Pro
         raise ValueError(
             f"{type(model).__name__} has block masks already; call program.detach() before compiling again"
         )
+    if example_inputs is None:
+        example_inputs = inputs.example_inputs(model) or None  # none found: the trace says what to do
     graph = copy_graph(trace(model, example_inputs))
     return Program(model, graph, spec, find_roles(graph))

@@ -1,9 +1,7 @@
-"""Local model directories: the model with the head its config names, and example inputs to trace it with."""
+"""Local model directories: the model with the head its config names, its tokenizer and its traced graph."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import transformers
 from torch import fx, nn
 
 from bpc.cli.errors import CommandError
+from bpc.inputs import example_inputs
 from passes.masks import BlockScores, MaskSource
 from passes.program import trace
 
@@ -46,7 +45,7 @@ def load_graph(directory: Path) -> fx.GraphModule:
     if directory.is_dir() and is_dense_directory(directory):
         return load(directory).graph_module
     model = load_model(directory)
-    return trace(model, example_inputs(model, directory))
+    return trace(model, example_inputs(model, load_tokenizer(directory)))
 
 
 def mask_source(path: Path | None, threshold: float | None) -> MaskSource:
@@ -61,58 +60,8 @@ def load_tokenizer(directory: Path) -> Any | None:
     return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
 
 
-def example_inputs(model: nn.Module, directory: Path | None = None) -> dict[str, Any]:
-    """Keyword arguments to trace ``model`` with: two texts where there is a tokenizer, else what its config suggests.
-
-    Attention masks are included, so that padded batches work after export; the key-value cache is switched off.
-    """
-    accepted = inspect.signature(model.forward).parameters
-    tokenizer = load_tokenizer(directory) if directory is not None else None
-    main = getattr(model, "main_input_name", "input_ids")
-    inputs: Mapping[str, Any]
-    if main == "input_ids" and tokenizer is not None:
-        inputs = _texts(tokenizer)
-    elif main == "input_ids":
-        tokens = _dummies(model).get("input_ids", torch.ones(2, 8, dtype=torch.long))
-        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    elif main == "input_features":
-        inputs = {main: _features(model)}
-    else:
-        inputs = _images(model) if main == "pixel_values" else _dummies(model)
-    found = {name: value for name, value in inputs.items() if name in accepted}
-    if "decoder_input_ids" in accepted:
-        batch = next(iter(found.values())).shape[0]
-        found["decoder_input_ids"] = torch.ones(batch, 5, dtype=torch.long)
-    if "use_cache" in accepted:
-        found["use_cache"] = False
-    return found
-
-
 def _check_directory(directory: Path) -> None:
     if not directory.is_dir():
         raise CommandError(f"{directory} is no directory; give one that holds config.json and model.safetensors")
     if not (directory / "config.json").exists():
         raise CommandError(f"{directory} has no config.json, so it is no Hugging Face model directory")
-
-
-def _texts(tokenizer: Any) -> Mapping[str, Any]:
-    texts = ["The model is traced with two short texts.", "The second one is shorter."]
-    padding = tokenizer.pad_token is not None
-    encoded: Mapping[str, Any] = tokenizer(texts if padding else texts[:1] * 2, padding=padding, return_tensors="pt")
-    return encoded
-
-
-def _dummies(model: nn.Module) -> dict[str, Any]:
-    return dict(getattr(model, "dummy_inputs", None) or {})
-
-
-def _images(model: nn.Module) -> dict[str, Any]:
-    config: Any = model.config
-    size = getattr(config, "image_size", 224)
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    return {"pixel_values": torch.randn(2, getattr(config, "num_channels", 3), height, width)}
-
-
-def _features(model: nn.Module) -> torch.Tensor:
-    config: Any = model.config
-    return torch.randn(2, config.num_mel_bins, 2 * config.max_source_positions)

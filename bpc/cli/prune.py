@@ -45,8 +45,9 @@ def prune(
     import torch
 
     from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
-    from bpc.cli.models import example_inputs, load_tokenizer
+    from bpc.cli.models import load_tokenizer
     from bpc.cli.training import Run, load_classifier
+    from bpc.inputs import example_inputs
     from bpc.masks.files import save_masks
     from bpc.program import compile
     from bpc.spec import load_spec
@@ -74,7 +75,7 @@ def prune(
     )
     torch.manual_seed(seed)  # a new head is random
     network: Any = load_classifier(model, labels)
-    program = compile(network, rules, example_inputs(network, model))
+    program = compile(network, rules, example_inputs(network, tokenizer))
     out.mkdir(parents=True, exist_ok=True)
     (out / "spec.json").write_text(rules.model_dump_json(indent=1))
     trainer = run.train(checkpoints, epochs, "pruning", program=program)

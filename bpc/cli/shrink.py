@@ -24,26 +24,29 @@ def shrink(
     ] = None,
     verify: Annotated[bool, typer.Option(help="Run both models and compare.")] = True,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference; default by dtype.")] = None,
+    multiple: Annotated[
+        int, typer.Option(min=1, help="Keep zeros until counts of FFN and head dims divide by this.")
+    ] = 1,
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
     import passes
-    from bpc.cli.models import example_inputs, load_model, load_tokenizer, mask_source
+    from bpc.cli.models import load_model, load_tokenizer, mask_source
     from bpc.dense import DenseModel
+    from bpc.inputs import example_inputs
     from bpc.masks.files import multiply_masks
     from passes.masks import resolve_masks
 
     console = quiet_console()
     with console.status("loading"):
-        network = load_model(model)
+        network, tokenizer = load_model(model), load_tokenizer(model)
     with console.status("tracing"):
-        graph = passes.trace(network, example_inputs(network, model))
+        graph = passes.trace(network, example_inputs(network, tokenizer))
         found = resolve_masks(graph, mask_source(masks, threshold))
     with console.status("analysing, rewriting and verifying"):
-        result = passes.shrink(graph, found, verify=verify, tolerance=tolerance)
+        result = passes.shrink(graph, found, verify=verify, tolerance=tolerance, multiple=multiple)
         multiply_masks(network, found)
         dense = DenseModel.from_shrink(result, network)
         dense.save_pretrained(out)
-    tokenizer = load_tokenizer(model)
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
     console.print(str(result.report))

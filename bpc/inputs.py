@@ -1,0 +1,72 @@
+"""Example inputs for a model of transformers: what its modalities, its config and its tokenizer say it takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+WAVE_SAMPLES = 4000  # a quarter of a second at 16 kHz
+
+
+def example_inputs(model: nn.Module, tokenizer: Any | None = None) -> dict[str, Any]:
+    """Keyword arguments to trace ``model`` with: tokens, images, spectrograms or waves, whichever its forward takes.
+
+    Texts come from the tokenizer where there is one. Attention masks are included, so that padded batches work after
+    export; the key-value cache is switched off. Empty for a model that says nothing of its inputs.
+    """
+    accepted = inspect.signature(model.forward).parameters
+    main = getattr(model, "main_input_name", None)
+    modalities = getattr(model, "input_modalities", ())
+    found = _dummies(model)
+    if main == "input_ids":
+        found |= _texts(tokenizer) if tokenizer is not None else _tokens(found)
+    two_towers = "image" in modalities and not hasattr(model.config, "image_token_id")  # else text alone is an input
+    if main == "pixel_values" or two_towers:
+        found |= _images(model)
+    if main == "input_features":
+        found |= _features(model)
+    if main == "input_values":
+        found.setdefault("input_values", torch.randn(2, WAVE_SAMPLES))
+    found = {name: value for name, value in found.items() if name in accepted}
+    if found and "decoder_input_ids" in accepted:
+        batch = next(iter(found.values())).shape[0]
+        found["decoder_input_ids"] = torch.ones(batch, 5, dtype=torch.long)
+    if found and "use_cache" in accepted:
+        found["use_cache"] = False
+    return found
+
+
+def _dummies(model: nn.Module) -> dict[str, Any]:
+    return dict(getattr(model, "dummy_inputs", None) or {})
+
+
+def _texts(tokenizer: Any) -> Mapping[str, Any]:
+    texts = ["The model is traced with two short texts.", "The second one is shorter."]
+    padding = tokenizer.pad_token is not None
+    encoded: Mapping[str, Any] = tokenizer(texts if padding else texts[:1] * 2, padding=padding, return_tensors="pt")
+    return encoded
+
+
+def _tokens(dummies: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = dummies.get("input_ids", torch.ones(2, 8, dtype=torch.long))
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
+def _images(model: nn.Module) -> dict[str, Any]:
+    config: Any = model.config
+    config = getattr(config, "vision_config", config)
+    size = getattr(config, "image_size", 224)
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return {"pixel_values": torch.randn(2, getattr(config, "num_channels", 3), height, width)}
+
+
+def _features(model: nn.Module) -> dict[str, Any]:
+    """A log-mel spectrogram of the length the encoder has positions for (Whisper's layout: bins, then time)."""
+    config: Any = model.config
+    if not hasattr(config, "num_mel_bins") or not hasattr(config, "max_source_positions"):
+        return {}
+    return {"input_features": torch.randn(2, config.num_mel_bins, 2 * config.max_source_positions)}
