@@ -3,6 +3,7 @@
     python benchmarks/scaling.py                  every case below, as a table
     python benchmarks/scaling.py bert 12 768      one case, as JSON: layers, width
     python benchmarks/scaling.py llama 32         plan a Llama-shaped model of that depth on the meta device
+    python benchmarks/scaling.py published 0      BERT-base under the heads and dims of a published model, verified
 
 Each case runs in its own process. Memory is the growth of the process's peak resident set from just before the model
 is built, so the interpreter and its libraries do not count, and everything else does: the model, masked and small
@@ -84,6 +85,33 @@ def bert(layers: int, width: int) -> dict[str, Any]:
     }
 
 
+def published(number: int) -> dict[str, Any]:
+    """Trace, analyse, rewrite and verify BERT-base (random weights) with a published structure as masks."""
+    import torch
+
+    import passes
+    from bpc.bench.published import bert_base_model, example_inputs, published_model, structure_masks
+    from passes.analysis.roles import find_roles
+
+    torch.set_num_threads(THREADS)
+    structure, model = published_model(number), bert_base_model()
+    start = time.perf_counter()
+    graph = passes.trace(model, example_inputs())
+    traced = time.perf_counter()
+    masks = structure_masks(find_roles(graph), structure.pruned_heads, structure.ffn_dims)
+    result = passes.shrink(graph, masks)
+    done = time.perf_counter()
+    assert result.report.agreement is not None
+    return {
+        "structure": number,
+        "parameters": result.report.parameters_before,
+        "kept": result.report.parameters_after,
+        "trace s": round(traced - start, 2),
+        "shrink and verify s": round(done - traced, 2),
+        "largest difference": f"{result.report.agreement.max_abs_diff:.1e}",
+    }
+
+
 def llama(layers: int) -> dict[str, Any]:
     """Plan a Llama-2-7B-shaped model from masks (40 % of the FFN dims, 30 % of the heads), on the meta device."""
     import torch
@@ -144,12 +172,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str]) -> None:
     if arguments:
-        case = {"bert": bert, "llama": llama}[arguments[0]]
+        case = {"bert": bert, "llama": llama, "published": published}[arguments[0]]
         print(json.dumps(case(*map(int, arguments[1:]))))
         return
     print(table([{"model": name} | in_process("bert", *sizes) for name, sizes in NAMED.items()]), end="\n\n")
     for cases in (DEPTHS, WIDTHS):
         print(table([in_process("bert", *sizes) for sizes in cases]), end="\n\n", flush=True)
+    print(table([in_process("published", 0)]), end="\n\n")
     print(table([in_process("llama", 32)]))
 
 

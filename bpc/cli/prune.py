@@ -58,7 +58,9 @@ def prune(
     checkpoints = check_output(out, rules, resume)
     tokenizer = load_tokenizer(model)
     if tokenizer is None:
-        raise CommandError(f"{model} has no tokenizer (tokenizer.json)")
+        raise CommandError(
+            f"{model} has no tokenizer (tokenizer.json); save one there: tokenizer.save_pretrained({str(model)!r})"
+        )
     columns = Columns(text, pair, label)
     rows = read_table(data, columns)
     labels = labels_of(rows, columns)

@@ -117,6 +117,7 @@ def run(settings: Settings, out: Path, console: Console) -> Outcome:
     dense_accuracy = accuracy(dense, held_out, tokenizer)
     console.print(f"dense: {dense_accuracy}", highlight=False)
     dense.save_pretrained(out / "dense")
+    tokenizer.save_pretrained(out / "dense")  # so that `bpc prune` can start from it
     with console.status("asking the teacher once for every tweet"):
         data = with_teacher(data, place.once("teacher", lambda: logits(dense, data, tokenizer, bf16)))
 
