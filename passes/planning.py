@@ -44,7 +44,8 @@ def plan_shrink(
     graph_module: from `passes.trace`; its parameters may be on the meta device.
     masks: as for `passes.shrink`.
     read: {parameter name} -> its numbers, or None if it has none; asked for masked matrices, and for vectors (biases),
-        one at a time and more than once. Raises `MaskError` for numbers of another shape than the parameter's.
+        one at a time and more than once. ``passes.masks.TensorFile("model-dir").get`` reads a (sharded) checkpoint so.
+        Raises `MaskError` for numbers of another shape than the parameter's.
         Default: the graph's own parameters, all of them; those on the meta device count as dense and of unknown value.
     granularity, multiple: as for `passes.shrink`.
     """

@@ -11,8 +11,7 @@ from hypothesis import given
 from safetensors.torch import save_file
 
 import passes
-from passes.masks import MaskError
-from passes.masks.files import TensorFile
+from passes.masks import MaskError, TensorFile
 from tests.passes.properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
 from tests.passes.properties.tiny import Shape, build, inputs
 

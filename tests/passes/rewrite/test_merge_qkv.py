@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 import passes
 from passes.analysis.linear import linear_form
 from passes.rewrite.merge_qkv import MergeQKV
+from tests.passes.golden_text import printed
 
 
 class Attention(nn.Module):
@@ -33,13 +36,14 @@ def linears(graph_module: torch.fx.GraphModule) -> list[str]:
     return [form.weight_name for node in graph_module.graph.nodes if (form := linear_form(node)) is not None]
 
 
-def test_fires() -> None:
+def test_fires(golden: Callable[[str, str], None]) -> None:
     result = MergeQKV().run(graph_of(Attention()))
     assert result.modified
     assert linears(result.graph_module) == ["q.weight_merged", "o.weight"]
     slices = [n.args[1:] for n in result.graph_module.graph.nodes if n.target is torch.ops.aten.slice.Tensor]
     assert slices == [(-1, 0, 8), (-1, 8, 16), (-1, 16, 24)]
     assert result.facts["merged"] == (("q.weight", "k.weight", "v.weight"),)
+    golden("merge_qkv", printed(result.graph_module))
 
 
 def test_merges_only_what_has_the_same_form() -> None:
