@@ -29,6 +29,7 @@ from bpc.emit.floats import ConvertFloats
 from bpc.emit.flops import flop_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
+from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import Staging, write
 from passes.program import exported_program, trace_info
 
@@ -101,7 +102,7 @@ def export_onnx(
     if calibration is not None and dtype != "int8":
         raise ValueError(f'calibration inputs are for dtype="int8", not {dtype}')
     graph = graph_of(source)
-    program = exported_program(graph)
+    program = exported_program(exportable_attention(graph))
     axes = dynamic_axes(graph, program)
     model = to_onnx(graph, program, axes, opset)
     _describe(model, dtype, graph, axes)

@@ -106,3 +106,15 @@ def test_positional_inputs_and_a_plain_tensor_output(tmp_path: Path) -> None:
     assert written.agreement is not None
     assert written.agreement.scale > 0
     assert export_onnx(graph, tmp_path / "plain.onnx", recipe=PLAIN).passes == ()
+
+
+def test_one_key_head_broadcast_over_the_queries_is_exported(tmp_path: Path) -> None:
+    class Broadcast(torch.nn.Module):
+        def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+            y = torch.nn.functional.scaled_dot_product_attention(q, k, k)
+            return y.transpose(1, 2).reshape(y.shape[0], y.shape[2], -1)
+
+    graph = passes.trace(Broadcast(), (torch.randn(2, 4, 5, 8), torch.randn(2, 1, 5, 8)))
+    agreement = export_onnx(graph, tmp_path / "model.onnx").agreement
+    assert agreement is not None
+    assert agreement.max_abs_diff <= 1e-5
