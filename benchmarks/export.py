@@ -10,26 +10,16 @@ the growth of the process's peak resident set from just before the model is buil
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from memory import peak, resident
+
 CASES = ("float32", "int8")
 THREADS = 2
-
-
-def resident() -> int:
-    """Bytes resident now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def peak() -> int:
-    """The largest resident set of the process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(dtype: str) -> dict[str, Any]:

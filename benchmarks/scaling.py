@@ -4,6 +4,7 @@
     python benchmarks/scaling.py bert 12 768      one case, as JSON: layers, width
     python benchmarks/scaling.py llama 32         plan a Llama-shaped model of that depth on the meta device
     python benchmarks/scaling.py published 0      BERT-base under the heads and dims of a published model, verified
+    python benchmarks/scaling.py published 0 64   the same in float64
 
 Each case runs in its own process. Memory is the growth of the process's peak resident set from just before the model
 is built, so the interpreter and its libraries do not count, and everything else does: the model, masked and small
@@ -13,27 +14,17 @@ weights, analyses, verification. Half of the FFN dims and 4 of 5 attention block
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from typing import Any
 
+from memory import peak, resident
+
 DEPTHS = [(layers, 512) for layers in (2, 6, 12, 24, 48)]
 WIDTHS = [(2, width) for width in (256, 512, 1024, 2048, 4096)]
 NAMED = {"BERT-base": (12, 768), "BERT-large": (24, 1024)}
 THREADS = 2
-
-
-def resident() -> int:
-    """Bytes resident now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def peak() -> int:
-    """The largest resident set of the process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def bert(layers: int, width: int) -> dict[str, Any]:
@@ -85,7 +76,7 @@ def bert(layers: int, width: int) -> dict[str, Any]:
     }
 
 
-def published(number: int) -> dict[str, Any]:
+def published(number: int, bits: int = 32) -> dict[str, Any]:
     """Trace, analyse, rewrite and verify BERT-base (random weights) with a published structure as masks."""
     import torch
 
@@ -94,7 +85,8 @@ def published(number: int) -> dict[str, Any]:
     from passes.analysis.roles import find_roles
 
     torch.set_num_threads(THREADS)
-    structure, model = published_model(number), bert_base_model()
+    structure = published_model(number)
+    model = bert_base_model().to({32: torch.float32, 64: torch.float64}[bits])
     start = time.perf_counter()
     graph = passes.trace(model, example_inputs())
     traced = time.perf_counter()

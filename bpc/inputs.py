@@ -13,7 +13,8 @@ WAVE_SAMPLES = 4000  # a quarter of a second at 16 kHz
 
 
 def example_inputs(model: nn.Module, tokenizer: Any | None = None) -> dict[str, Any]:
-    """Keyword arguments to trace ``model`` with: tokens, images, spectrograms or waves, whichever its forward takes.
+    """Keyword arguments to trace ``model`` with: tokens (batch, length), images (batch, channels, height, width),
+    spectrograms (batch, bins, frames) or waves (batch, samples), whichever its forward takes; a batch of 2 or more.
 
     Texts come from the tokenizer where there is one. Attention masks are included, so that padded batches work after
     export; the key-value cache is switched off. Empty for a model that says nothing of its inputs.

@@ -247,7 +247,7 @@ def refuse_non_finite(graph_module: fx.GraphModule) -> None:
             return super().run_node(n)
 
     info = trace_info(graph_module)
-    with torch.no_grad():
+    with _same_random_numbers(), torch.no_grad():
         Checker(graph_module).run(*pytree.tree_leaves((info.args, info.kwargs)), enable_io_processing=False)
 
 

@@ -134,8 +134,10 @@ def source(path: Path) -> Any:
 
 def as_file(side: Any, path: Path, dtype: str) -> Path:
     """An .onnx file of one side, written once for all shapes."""
-    if isinstance(side, Path) or path.exists():
-        return side if isinstance(side, Path) else path
+    if isinstance(side, Path):
+        return side
+    if path.exists():
+        return path
     from bpc.emit.onnx import export_onnx
 
     return export_onnx(side, path, dtype=dtype).path  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ bound; see `Granularity` "even" of `passes.rewrite.shrink_dims`.
 from __future__ import annotations
 
 import networkx as nx
-import torch
 
 from passes.analysis.coupling import Coupling
 from passes.analysis.ragged import solve_again
+from passes.analysis.round_up import with_first_others
 
 
 def even_heads(coupling: Coupling) -> None:
@@ -52,8 +52,7 @@ def _grow(coupling: Coupling, inner: int, wanted: int) -> None:
     """Keep the first dead dims as well, in every head that has dims of its own."""
     ragged = inner in coupling.rows
     kept = coupling.rows[inner] if ragged else coupling.keeps[inner]
-    first = torch.argsort(~kept, dim=-1, stable=True)[..., :wanted]
-    more = torch.zeros_like(kept).scatter_(-1, first, True)
+    more = with_first_others(kept, wanted)
     if ragged:
         coupling.rows[inner] = more
     else:

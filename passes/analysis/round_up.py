@@ -43,8 +43,11 @@ def round_up(coupling: Coupling, multiple: int) -> None:
 
 def _fill(kept: torch.Tensor, multiple: int) -> torch.Tensor:
     """Per row (last dim), the kept indices and the first others up to a multiple. Rows keep equally many."""
-    size = kept.shape[-1]
     count = int(kept.sum(-1).max())
-    wanted = min(size, -(-count // multiple) * multiple)
-    order = torch.argsort(~kept, dim=-1, stable=True)[..., :wanted]
+    return with_first_others(kept, -(-count // multiple) * multiple)
+
+
+def with_first_others(kept: torch.Tensor, count: int) -> torch.Tensor:
+    """``kept`` (bool, indices last) and the first other indices, up to ``count`` (or all) in every row."""
+    order = torch.argsort(~kept, dim=-1, stable=True)[..., :count]
     return torch.zeros_like(kept).scatter_(-1, order, True)
