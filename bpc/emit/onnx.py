@@ -146,7 +146,9 @@ def to_onnx(
     graph: fx.GraphModule, program: torch.export.ExportedProgram, axes: DynamicAxes, opset: int = OPSET
 ) -> ir.Model:
     """``torch.onnx.export`` of ``program``, with readable names for inputs, outputs and dynamic axes."""
-    with warnings.catch_warnings():
+    # The program was traced without gradients. The exporter runs it once more; with gradients attention under a learned
+    # bias takes another kernel, of another memory layout, and views that were valid no longer are.
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own use of a deprecated class
         exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
     assert exported is not None

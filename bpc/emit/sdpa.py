@@ -1,7 +1,6 @@
-"""Attention as torch.onnx takes it: every head with its own keys, and a result whose memory layout is fixed.
+"""Attention as torch.onnx takes it: every head with its own keys.
 
-PyTorch broadcasts one key/value head over all query heads; the exporter refuses. And the layout of the fused kernel's
-result is not that of the operators the exporter decomposes it to, which breaks views that were valid before.
+PyTorch broadcasts one key/value head over all query heads; the exporter refuses.
 """
 
 from __future__ import annotations
@@ -16,17 +15,10 @@ aten = torch.ops.aten
 
 
 def exportable_attention(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in which attention nodes read keys and values expanded to their heads, and give contiguous results."""
+    """A copy in which attention nodes read keys and values expanded to their heads."""
     result = copy_graph(graph_module)
-    for node in list(result.graph.nodes):
-        if node.target is not aten.scaled_dot_product_attention.default:
-            continue
+    for node in result.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
         _expand_heads(node)
-        with result.graph.inserting_after(node):
-            fixed = result.graph.call_function(aten.clone.default, (node,))
-        fixed.kwargs = {"memory_format": torch.contiguous_format}
-        fixed.meta = dict(node.meta)
-        node.replace_all_uses_with(fixed, delete_user_cb=lambda user, fixed=fixed: user is not fixed)
     result.recompile()
     return result
 

@@ -1,0 +1,35 @@
+"""Attention nodes on their way to ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import passes
+from bpc.emit.onnx import export_onnx
+
+
+class LearnedBias(nn.Module):
+    """Self-attention of 4 heads of 7 dims under a trainable position bias, as in T5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.randn(1, 4, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        q = x.view(batch, length, 4, 7).transpose(1, 2)
+        distance = torch.arange(length)[:, None] - torch.arange(length)
+        y = torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=self.slope * distance)
+        return y.transpose(1, 2).reshape(batch, length, width)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_attention_under_a_learned_bias_is_exported(trainable: bool, tmp_path: Path) -> None:
+    graph = passes.trace(LearnedBias().requires_grad_(trainable), torch.randn(2, 5, 28))
+    agreement = export_onnx(graph, tmp_path / "model.onnx").agreement
+    assert agreement is not None
+    assert agreement.max_abs_diff <= 1e-5
