@@ -49,14 +49,16 @@ def same_dims(a: ir.Value, b: ir.Value, axes: Sequence[int]) -> bool:
     return all(a.shape[i] == b.shape[i] and str(a.shape[i]) not in ("?", "None") for i in axes)
 
 
-def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """A constant of the graph; a number is added to ``name`` where it is taken."""
+def add_initializer(graph: ir.Graph, name: str, content: np.ndarray | ir.TensorProtocol) -> ir.Value:
+    """A constant of the graph; a number is added to ``name`` where it is taken. Lazy tensors stay lazy."""
     unique, count = name, 0
     while unique in graph.initializers:
         count += 1
         unique = f"{name}_{count}"
-    value = ir.Value(name=unique, const_value=ir.tensor(np.array(array, order="C"), name=unique))
-    value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
+    tensor = ir.tensor(np.array(content, order="C")) if isinstance(content, np.ndarray) else content
+    tensor.name = unique
+    value = ir.Value(name=unique, const_value=tensor)
+    value.dtype, value.shape = tensor.dtype, ir.Shape(tensor.shape.numpy())
     graph.register_initializer(value)
     return value
 

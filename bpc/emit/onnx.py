@@ -106,7 +106,7 @@ def export_onnx(
     axes = dynamic_axes(graph, program)
     model = to_onnx(graph, program, axes, opset)
     _describe(model, dtype, graph, axes)
-    recipe = recipe or default_recipe(target)
+    recipe = recipe or default_recipe(target, dtype)
     if autotune:
         recipe = _autotune(model, recipe, target, tuning_shapes)
     changed = recipes.apply(recipe, model)

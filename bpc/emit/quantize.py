@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -25,7 +26,12 @@ from onnxruntime.quantization import (
 )
 
 from bpc.emit.linear import SplitGemm, linear_layers
-from bpc.emit.storage import EXTERNAL_ABOVE, weight_bytes, write
+from bpc.emit.storage import write
+
+_GROUP = 64_000_000  # bytes of weights quantized at a time
+_SMALL = 10_000  # bytes; smaller constants (sizes, biases) are left where they are
+
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 Inputs = Mapping[str, "torch.Tensor | np.ndarray"]
 
@@ -40,40 +46,84 @@ def quantize(model: ir.Model, calibration: Iterable[Inputs] | None = None) -> ir
     """
     model = model.clone()
     SplitGemm()(model)  # the quantizer's own rewrite of Gemm transposes weights and keeps their old shapes
-    outer = _output_layers(model)
-    reader = _Reader(model, calibration) if calibration is not None else None
-    with tempfile.TemporaryDirectory(prefix="bpc-int8-") as folder, _quiet():
-        source, destination = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        external = weight_bytes(model) > EXTERNAL_ABOVE
-        write(model, source.parent, source.name, external)
+    options: dict[str, Any] = {
+        "op_types_to_quantize": ["MatMul"],
+        "per_channel": True,
+        "weight_type": QuantType.QInt8,
+        "nodes_to_exclude": _output_layers(model),
+        "extra_options": {"MatMulConstBOnly": True},
+        "use_external_data_format": True,
+    }
+    with _quiet():
+        if calibration is not None:
+            return _static(model, _Reader(model, calibration), options)
+        for group in _groups(model):
+            model = _dynamic(model, group, options)
+        return model
+
+
+def _static(model: ir.Model, reader: CalibrationDataReader, options: Mapping[str, Any]) -> ir.Model:
+    with tempfile.TemporaryDirectory(prefix="bpc-int8-") as name:
+        folder = Path(name)
+        source, destination = write(model, folder, "float.onnx", external=True), folder / "int8.onnx"
         del model
-        if reader is None:
-            quantize_dynamic(
-                source,
-                destination,
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=outer,
-                use_external_data_format=external,
-                extra_options={"MatMulConstBOnly": True},
-            )
-        else:
-            quantize_static(
-                source,
-                destination,
-                reader,
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=outer,
-                calibrate_method=CalibrationMethod.MinMax,
-                use_external_data_format=external,
-                extra_options={"MatMulConstBOnly": True},
-            )
+        quantize_static(
+            source,
+            destination,
+            reader,
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            **options,
+        )
         return _in_memory(ir.load(destination))
+
+
+def _dynamic(model: ir.Model, weights: Sequence[ir.Value], options: Mapping[str, Any]) -> ir.Model:
+    """Quantize the products with ``weights``. All other large constants stay out, standing in as graph inputs:
+    the quantizer holds what it is given four times over."""
+    own = {value.name for value in weights}
+    absent = {
+        str(v.name): v.const_value
+        for v in model.graph.initializers.values()
+        if v.const_value is not None and v.const_value.nbytes > _SMALL and v.name not in own
+    }
+    for name in absent:
+        value = model.graph.initializers.pop(name)
+        value.const_value = None
+        model.graph.inputs.append(value)
+    with tempfile.TemporaryDirectory(prefix="bpc-int8-") as name:
+        folder = Path(name)
+        source, destination = write(model, folder, "float.onnx", external=True), folder / "int8.onnx"
+        quantize_dynamic(source, destination, **options)
+        result = _in_memory(ir.load(destination))
+    for value in [v for v in result.graph.inputs if v.name in absent]:
+        result.graph.inputs.remove(value)
+        value.const_value = absent[str(value.name)]
+        result.graph.register_initializer(value)
+    return result
+
+
+def _groups(model: ir.Model) -> list[list[ir.Value]]:
+    """The weights of all linear layers in groups of some `_GROUP` bytes.
+
+    Weights that several layers share come once; layers that read one input stay together, so that it is quantized once.
+    """
+    by_input: dict[ir.Value, list[ir.Value]] = {}
+    for layer in linear_layers(model.graph):
+        by_input.setdefault(layer.input, []).append(layer.weight)
+    groups: list[list[ir.Value]] = [[]]
+    seen: set[ir.Value] = set()
+    for weights in by_input.values():
+        if sum(map(_bytes, groups[-1])) > _GROUP:
+            groups.append([])
+        groups[-1] += [w for w in dict.fromkeys(weights) if w not in seen]
+        seen.update(weights)
+    return groups
+
+
+def _bytes(value: ir.Value) -> int:
+    return value.const_value.nbytes if value.const_value is not None else 0
 
 
 def _output_layers(model: ir.Model) -> list[str]:
@@ -90,7 +140,9 @@ def _output_layers(model: ir.Model) -> list[str]:
         if node in products:
             last.append(str(node.name))
         else:
-            queue.extend(value.producer() for value in node.inputs if value is not None)
+            # Integers are sizes and positions: what they come from does not reach the outputs as numbers.
+            numbers = [v for v in node.inputs if v is not None and v.dtype not in _INTEGERS]
+            queue.extend(value.producer() for value in numbers)
     return last
 
 

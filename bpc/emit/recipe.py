@@ -16,13 +16,14 @@ from onnx_ir.passes import InPlacePass
 from bpc.emit.attention import AttentionOnRows, MultiHeadAttention, PackedAttention
 from bpc.emit.fusions import TransformersFusions
 from bpc.emit.linear import MergeSiblings
-from bpc.emit.norms import ResidualAsSum
+from bpc.emit.norms import BiasIntoNorm, ResidualAsDifference
 from bpc.emit.rows import FlattenRows
 
 Target = Literal["cpu", "cuda"]
 Attention = Literal["exported", "rows", "multi-head", "packed"]
 Projections = Literal["separate", "merged"]
-Residual = Literal["add", "sum"]
+Residual = Literal["add", "difference"]
+Biases = Literal["exported", "norms"]
 Rows = Literal["batched", "flat"]
 Fusions = Literal["own", "transformers"]
 
@@ -34,6 +35,7 @@ class Recipe:
     attention: Attention = "exported"
     projections: Projections = "separate"
     residual: Residual = "add"
+    biases: Biases = "exported"
     rows: Rows = "batched"
     fusions: Fusions = "own"
 
@@ -65,6 +67,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "attention": get_args(Attention),
     "projections": get_args(Projections),
     "residual": get_args(Residual),
+    "biases": get_args(Biases),
     "rows": get_args(Rows),
     "fusions": get_args(Fusions),
 }
@@ -73,12 +76,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
 PLAIN = Recipe()
 
 
-def default_recipe(target: Target) -> Recipe:
-    """The recipe measured best for a target (docs/benchmarks.md has the measurements)."""
+def default_recipe(target: Target, dtype: str = "float32") -> Recipe:
+    """The recipe measured best for a target (docs/benchmarks-onnx.md has the measurements)."""
     if target == "cuda":
         # The CUDA provider's fused kernels (flash attention, skip norms) are the fast ones there.
         return Recipe(attention="multi-head", projections="merged", residual="add", rows="batched")
-    return Recipe(attention="rows", projections="separate", residual="sum", rows="batched")
+    # int8 products add their bias themselves, and their activations' ranges are better left as they were.
+    return Recipe(attention="rows", residual="difference", biases="exported" if dtype == "int8" else "norms")
 
 
 def pipeline(recipe: Recipe) -> tuple[InPlacePass, ...]:
@@ -86,6 +90,8 @@ def pipeline(recipe: Recipe) -> tuple[InPlacePass, ...]:
     steps: tuple[tuple[bool, InPlacePass], ...] = (
         # First: it looks for the forms torch.onnx writes.
         (recipe.fusions == "transformers", TransformersFusions()),
+        # Saves a pass over the activations per residual.
+        (recipe.biases == "norms", BiasIntoNorm()),
         # Before the attention is rewritten: packing reads the projections itself.
         (recipe.attention == "packed", PackedAttention()),
         # One product for Q, K and V instead of three: fewer, larger kernels; pays where kernels are small.
@@ -93,8 +99,8 @@ def pipeline(recipe: Recipe) -> tuple[InPlacePass, ...]:
         # Four transposes of the whole activation per layer disappear into the attention kernel.
         (recipe.attention == "rows", AttentionOnRows()),
         (recipe.attention == "multi-head", MultiHeadAttention()),
-        # Keeps ONNX Runtime's SkipLayerNormalization (slow on CPU) from being fused.
-        (recipe.residual == "sum", ResidualAsSum()),
+        # Keeps ONNX Runtime's SkipLayerNormalization (slow on CPU) from being fused; reads the biases first moved.
+        (recipe.residual == "difference", ResidualAsDifference()),
         # Last, once the attention reads and writes (B, S, C): everything between two attentions becomes 2-D.
         (recipe.rows == "flat", FlattenRows()),
     )

@@ -14,7 +14,7 @@ import passes
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.onnx import export_onnx
 from bpc.emit.quantize import quantize
-from bpc.emit.recipe import Recipe, apply
+from bpc.emit.recipe import Recipe, Rows, apply
 
 FEED = {
     "input_ids": np.arange(3, 30).reshape(3, 9),
@@ -32,9 +32,10 @@ def model(exported: ir.Model) -> ir.Model:
     return exported.clone()
 
 
+@pytest.mark.parametrize("rows", ["batched", "flat"])
 @pytest.mark.parametrize("static", [False, True])
-def test_int8_keeps_the_function_and_the_last_layer(model: ir.Model, static: bool) -> None:
-    apply(Recipe("rows", "separate", "sum"), model)
+def test_int8_keeps_the_function_and_the_last_layer(model: ir.Model, static: bool, rows: Rows) -> None:
+    apply(Recipe("rows", residual="difference", rows=rows), model)
     expected = run(model)
     small = quantize(model, [FEED, {k: torch.from_numpy(v) for k, v in FEED.items()}] if static else None)
     actual = run(small)
@@ -51,6 +52,17 @@ def test_int8_keeps_the_function_and_the_last_layer(model: ir.Model, static: boo
     assert operators["Attention"] == 2
     weights = [v for v in small.graph.initializers.values() if v.dtype == ir.DataType.INT8 and len(v.shape or ()) == 2]
     assert len(weights) == linear
+
+
+def test_int8_in_groups_is_int8_at_once(model: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(Recipe("rows"), model)
+    at_once = quantize(model)
+    monkeypatch.setattr("bpc.emit.quantize._GROUP", 0)
+    monkeypatch.setattr("bpc.emit.quantize._SMALL", 100)
+    in_groups = quantize(model)
+    assert Counter(n.op_type for n in in_groups.graph) == Counter(n.op_type for n in at_once.graph)
+    assert [v.name for v in in_groups.graph.inputs] == ["input_ids", "attention_mask"]
+    np.testing.assert_array_equal(run(in_groups), run(at_once))
 
 
 def test_int8_export_is_checked_and_described(tiny_graph: fx.GraphModule, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from bpc.emit.recipe import CHOICES, PLAIN, Recipe, apply, pipeline
+from bpc.emit.recipe import CHOICES, PLAIN, Recipe, apply, default_recipe, pipeline
 
 
 @pytest.fixture
@@ -56,10 +56,12 @@ def test_transformers_fusions_compute_the_same(attention: str, model: ir.Model, 
 
 def test_default_forms(model: ir.Model) -> None:
     before = operators(model)
-    assert apply(Recipe(attention="rows", residual="sum"), model) == ["AttentionOnRows", "ResidualAsSum"]
+    assert apply(default_recipe("cpu"), model) == ["BiasIntoNorm", "AttentionOnRows", "ResidualAsDifference"]
     after = operators(model)
     assert (before["Transpose"], after["Transpose"]) == (8, 0)
-    assert (after["Attention"], after["Sum"]) == (2, 5)  # two layers: two attentions; 2 residuals each + embeddings
+    assert after["Attention"] == 2
+    assert (after["Sub"] - before["Sub"], after["Sum"]) == (4, 1)  # two residuals a layer; embeddings have no product
+    assert before["Add"] - after["Add"] == 4 + 5  # the biases of four projections, five residuals
     assert all(n.inputs[0].shape.rank() == 3 for n in model.graph if n.op_type == "Attention")
 
 
