@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from passes.dummies import dummy_inputs
+
 WAVE_SAMPLES = 4000  # a quarter of a second at 16 kHz
 
 
@@ -22,10 +24,12 @@ def example_inputs(model: nn.Module, tokenizer: Any | None = None) -> dict[str, 
     accepted = inspect.signature(model.forward).parameters
     main = getattr(model, "main_input_name", None)
     modalities = getattr(model, "input_modalities", ())
-    # Of a text model's own dummies only the tokens: some of their masks leave decoder rows that see no key at all.
-    found = {} if main == "input_ids" else _dummies(model)
+    dummies = dummy_inputs(model) or {}
+    found: dict[str, Any] = {name: value for name, value in dummies.items() if isinstance(value, torch.Tensor)}
     if main == "input_ids":
-        found |= _texts(tokenizer) if tokenizer is not None else _tokens(_dummies(model))
+        # Nothing of the decoder's: its tokens are made below, for any source of texts, and its mask is for training.
+        texts = found if tokenizer is None else _texts(tokenizer)
+        found = {name: texts[name] for name in texts if not name.startswith("decoder_")}
     two_towers = "image" in modalities and not hasattr(model.config, "image_token_id")  # else text alone is an input
     if main == "pixel_values" or two_towers:
         found |= _images(model)
@@ -42,20 +46,11 @@ def example_inputs(model: nn.Module, tokenizer: Any | None = None) -> dict[str, 
     return found
 
 
-def _dummies(model: nn.Module) -> dict[str, Any]:
-    return dict(getattr(model, "dummy_inputs", None) or {})
-
-
 def _texts(tokenizer: Any) -> Mapping[str, Any]:
     texts = ["The model is traced with two short texts.", "The second one is shorter."]
     padding = tokenizer.pad_token is not None
     encoded: Mapping[str, Any] = tokenizer(texts if padding else texts[:1] * 2, padding=padding, return_tensors="pt")
     return encoded
-
-
-def _tokens(dummies: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = dummies.get("input_ids", torch.ones(2, 8, dtype=torch.long))
-    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
 
 def _images(model: nn.Module) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import fx, nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
+from passes.dummies import dummy_inputs
 from passes.prepare import TraceError, prepare
 
 _META_KEY = "bpc_trace"
@@ -55,8 +56,8 @@ def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True)
     ----------
     model: any module ``torch.export`` can trace. Its training flag is restored afterwards.
     example_inputs: a dict of keyword arguments, a tuple of positional ones, one tensor, or None, in which case the
-        model's own ``dummy_inputs`` (Hugging Face) are taken, with a padding mask. A size of 1 in the batch (or
-        sequence) dimension does not freeze it: the example is repeated.
+        model's own ``dummy_inputs`` (Hugging Face) are taken, with masks that hide nothing. A size of 1 in the batch
+        (or sequence) dimension does not freeze it: the example is repeated.
     dynamic: trace every dimension the model does not constrain as dynamic (batch, sequence; of images and other
         inputs of rank 4 and more only the batch: channels, heights and widths are part of the architecture). False
         keeps the example's sizes.
@@ -102,13 +103,12 @@ def exported_program(graph_module: fx.GraphModule) -> torch.export.ExportedProgr
 def normalise_inputs(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """(args, kwargs) from a dict, a tuple or list, a tensor, or None (the model's ``dummy_inputs``)."""
     if example_inputs is None:
-        example_inputs = getattr(model, "dummy_inputs", None)
+        example_inputs = dummy_inputs(model)
         if example_inputs is None:
             raise TraceError(
                 f"{type(model).__name__} has no `dummy_inputs`; pass example_inputs, e.g. "
                 "{'input_ids': torch.ones(2, 16, dtype=torch.long)}"
             )
-        example_inputs = _complete(example_inputs, inspect.signature(model.forward).parameters)
     if isinstance(example_inputs, torch.Tensor):
         return (example_inputs,), {}
     if isinstance(example_inputs, Mapping):
@@ -118,16 +118,6 @@ def normalise_inputs(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, 
     raise TraceError(
         f"example_inputs is a {type(example_inputs).__name__}; pass a dict of keyword arguments, a tuple or a tensor"
     )
-
-
-def _complete(inputs: Mapping[str, Any], accepted: Mapping[str, Any]) -> dict[str, Any]:
-    """Dummy inputs with what a served model gets as well: a padding mask, and no cache."""
-    completed = {name: value for name, value in inputs.items() if name in accepted}
-    if "input_ids" in completed and "attention_mask" in accepted:
-        completed.setdefault("attention_mask", torch.ones_like(completed["input_ids"]))
-    if "use_cache" in accepted:
-        completed.setdefault("use_cache", False)
-    return completed
 
 
 def _widen_unit_dims(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

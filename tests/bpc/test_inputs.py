@@ -68,7 +68,7 @@ def test_text_models_get_a_padding_mask_and_no_cache() -> None:
     assert {"input_ids", "attention_mask"} <= example_inputs(bert()).keys()
     inputs = example_inputs(t5())
     assert inputs["use_cache"] is False
-    assert "decoder_attention_mask" not in inputs  # T5's own hides every key from some decoder rows
+    assert "decoder_attention_mask" not in inputs  # no tokenizer makes one
 
 
 def test_both_towers_get_their_input() -> None:
