@@ -1,15 +1,19 @@
 """`DenseModel`: the small model in two views, and the directory format it is saved in.
 
-A saved directory holds ``config.json`` (transformers' own), ``model.safetensors`` and ``bpc.json``: the plan (shapes,
-folded biases, head counts) and the example inputs. Nothing in it is unpickled when it is loaded.
+A saved directory holds ``config.json`` (transformers' own), ``model.safetensors`` and ``bpc.json``: the plans (shapes,
+folded biases, head counts), one per shrink the model went through, and the example inputs. Nothing in it is unpickled
+when it is loaded.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import fx, nn
 
 from passes.base import PassManager
+from passes.masks import MaskError, TensorFile
 from passes.module_view import Check, ModuleViewError, attributes_of, example_check
 from passes.pipeline import TOLERANCE, ShrinkResult, least_precise, shrink
 from passes.plan import Plan
@@ -36,10 +41,18 @@ if TYPE_CHECKING:
 PLAN_FILE = "bpc.json"
 WEIGHTS_FILE = "model.safetensors"
 EXAMPLE_FILE = "bpc_example.safetensors"
+_HISTORY = "bpc_plans"  # attribute of a small module: the plans that led from its config's shapes to its own
 
 
 class LoadError(RuntimeError):
     """A directory is no saved dense model, or a broken one; the message names the file."""
+
+
+class _History(tuple[Plan, ...]):
+    """Plans, oldest first. They never change: copies of a module share them."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _History:
+        return self
 
 
 class DenseModel:
@@ -53,18 +66,19 @@ class DenseModel:
         self,
         plan: Plan,
         *,
-        graph_module: Callable[[], fx.GraphModule],
         module: Callable[[], nn.Module],
         example_inputs: tuple[tuple[Any, ...], dict[str, Any]],
+        graph_module: fx.GraphModule | None = None,
         report: ShrinkReport | None = None,
     ) -> None:
         self.plan = plan
         self.report = report
         self.module_granularity: Granularity = "dims"
         self.example_inputs = example_inputs
-        self._make_graph, self._make_module = graph_module, module
-        self._graph: fx.GraphModule | None = None
+        self._make_module = module
+        self._graph = graph_module
         self._module: nn.Module | None = None
+        self._traced: tuple[Any, ...] | None = None  # the module's state that the graph shows
 
     @staticmethod
     def from_shrink(result: ShrinkResult, masked_model: nn.Module) -> DenseModel:
@@ -78,22 +92,28 @@ class DenseModel:
         def build() -> nn.Module:
             check = example_check(graph, 10 * TOLERANCE[least_precise(graph)])
             dense.module_granularity, dense.plan, small = _module_view(result.plan, masked_model, check)
+            _remember(small, (*_history(masked_model), dense.plan))
             return small
 
         dense = DenseModel(
             result.plan,
-            graph_module=lambda: graph,
             module=build,
             example_inputs=(info.args, info.kwargs),
+            graph_module=graph,
             report=result.report,
         )
         return dense
 
     @property
     def graph_module(self) -> fx.GraphModule:
-        """The small graph: feeds ONNX, torch.compile and ``.pt2``. Sublayers that died are gone from it."""
-        if self._graph is None:
-            self._graph = self._make_graph()
+        """The small graph: feeds ONNX, torch.compile and ``.pt2``. Sublayers that died are gone from it.
+
+        Made anew where ``module`` has been trained, cast or loaded into since: a graph has constants computed from
+        weights, so that sharing parameters would not do.
+        """
+        if self._graph is None or (self._module is not None and _state(self._module) != self._traced):
+            self._graph = _graph_of(self.module, self.example_inputs)
+            self._traced = _state(self.module)
         return self._graph
 
     @property
@@ -106,12 +126,22 @@ class DenseModel:
         """
         if self._module is None:
             self._module = self._make_module()
+            self._traced = _state(self._module)
         return self._module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the graph view, without gradients."""
+        """Run the graph view, without gradients. Raises TypeError for inputs that it was not traced with."""
+        graph = self.graph_module
+        signature = inspect.signature(graph.forward)
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}: the graph takes {', '.join(signature.parameters)}, as in the example it was traced with; "
+                "use `module`, or compile with example_inputs that have all that will be given"
+            ) from None
         with torch.no_grad():
-            return self.graph_module(*args, **kwargs)
+            return graph(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"DenseModel({self.report or 'loaded'})"
@@ -126,9 +156,12 @@ class DenseModel:
         """Write a directory that `load` reads: config.json, model.safetensors, bpc.json.
 
         The directory is written beside ``path`` first and then renamed file by file, so that an interrupted save leaves
-        what was there. Raises `ModuleViewError` for a model without a module view, and TypeError for one without a
-        transformers config (save its graph: ``torch.export.save``).
+        what was there. Raises NotADirectoryError where ``path`` is a file, `ModuleViewError` for a model without a
+        module view, and TypeError for one without a transformers config (save its graph: ``torch.export.save``).
         """
+        target = Path(path)
+        if target.exists() and not target.is_dir():
+            raise NotADirectoryError(f"{target} is a file; give a directory to save the model in")
         module = self.module
         config: PretrainedConfig | None = getattr(module, "config", None)
         if config is None or not hasattr(config, "save_pretrained"):
@@ -136,18 +169,19 @@ class DenseModel:
                 f"{type(module).__name__} has no transformers config to save; keep its state_dict and "
                 "`plan.to_json()`, or export the graph view (export_onnx, torch.export.save)"
             )
-        target = Path(path)
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as staging:
             work = Path(staging)
             config.architectures = [type(module).__name__]
+            config.dtype = getattr(module, "dtype", None)
             config.save_pretrained(work)
             generation = getattr(module, "generation_config", None)
             if generation is not None:
                 generation.save_pretrained(work)
             save_model(module, str(work / WEIGHTS_FILE))
             example = _store_example(self.example_inputs, work / EXAMPLE_FILE)
-            content = {"format": 1, "plan": json.loads(self.plan.to_json()), "example": example}
+            plans = [json.loads(plan.to_json()) for plan in _history(module)]
+            content = {"format": 2, "plans": plans, "example": example}
             (work / PLAN_FILE).write_text(json.dumps(content))
             for file in sorted(work.iterdir()):
                 os.replace(file, target / file.name)
@@ -172,6 +206,30 @@ def _module_view(plan: Plan, model: nn.Module, check: Check) -> tuple[Granularit
     raise refusal
 
 
+def _history(module: nn.Module) -> _History:
+    found: _History = module.__dict__.get(_HISTORY, _History())
+    return found
+
+
+def _remember(module: nn.Module, plans: Iterable[Plan]) -> None:
+    """Note on a small module how it came about, so that it can be shrunk again and still be saved."""
+    module.__dict__[_HISTORY] = _History(dataclasses.replace(plan, example=None) for plan in plans)
+
+
+def _state(module: nn.Module) -> tuple[Any, ...]:
+    """Changes when a weight does: every write in place counts up a tensor's version."""
+    tensors = (*module.parameters(), *module.buffers())
+    return tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in tensors)
+
+
+def _graph_of(module: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> fx.GraphModule:
+    """The graph of a small module on the CPU, its dead sublayers replaced by their constants."""
+    if any(parameter.device.type != "cpu" for parameter in module.parameters()):
+        module = copy.deepcopy(module).cpu()
+    args, kwargs = example
+    return PassManager((ReplaceConstants(),)).run(trace(module, kwargs or args)).graph_module
+
+
 def is_dense_directory(path: str | Path) -> bool:
     """The directory was written by `DenseModel.save_pretrained`."""
     return (Path(path) / PLAN_FILE).is_file()
@@ -182,26 +240,24 @@ def load(path: str | Path) -> DenseModel:
     directory = Path(path)
     try:
         content = json.loads((directory / PLAN_FILE).read_text())
-        if content.get("format") != 1:
+        if content.get("format") not in (1, 2):
             raise LoadError(
                 f"{directory / PLAN_FILE}: format {content.get('format')!r} is unknown to this version of bpc"
             )
-        plan = Plan.from_json(json.dumps(content["plan"]))
+        stored = content["plans"] if content["format"] == 2 else [content["plan"]]
+        plans = [Plan.from_json(json.dumps(plan)) for plan in stored]
+        last = plans[-1]
         args, kwargs = _read_example(content["example"], directory / EXAMPLE_FILE)
     except FileNotFoundError as error:
         raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, LookupError, TypeError, SafetensorError) as error:
         raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
-    module = _build(directory, plan)
-
-    def make_graph() -> fx.GraphModule:
-        return PassManager((ReplaceConstants(),)).run(trace(module, kwargs or args)).graph_module
-
-    return DenseModel(plan, graph_module=make_graph, module=lambda: module, example_inputs=(args, kwargs))
+    module = _build(directory, plans)
+    return DenseModel(last, module=lambda: module, example_inputs=(args, kwargs))
 
 
-def _build(directory: Path, plan: Plan) -> nn.Module:
-    """The original architecture, cut to the plan's shapes, with the saved weights."""
+def _build(directory: Path, plans: list[Plan]) -> nn.Module:
+    """The original architecture, cut to one plan's shapes after the other, with the saved weights in their dtypes."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(directory)
@@ -210,10 +266,17 @@ def _build(directory: Path, plan: Plan) -> nn.Module:
     if architecture is None:
         raise LoadError(f"{directory / 'config.json'}: transformers has no architecture {names}")
     try:
-        module = plan.apply_to(architecture(config))
+        module = architecture(config)
+        for plan in plans:
+            module = plan.apply_to(module)
+        state = module.state_dict(keep_vars=True)
+        for name, tensor in TensorFile(directory / WEIGHTS_FILE).items():
+            if name in state:
+                state[name].data = state[name].data.to(tensor.dtype)
         load_model(module, str(directory / WEIGHTS_FILE))
-    except (ModuleViewError, RuntimeError, FileNotFoundError, SafetensorError) as error:
+    except (ModuleViewError, MaskError, RuntimeError, FileNotFoundError, SafetensorError) as error:
         raise LoadError(f"{directory}: the weights do not fit the plan: {error}") from error
+    _remember(module, plans)
     return module.eval()
 
 

@@ -94,6 +94,72 @@ def test_a_directory_loads_again(dense: DenseModel, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "small"]  # nothing left over
 
 
+def test_a_small_model_shrinks_again_and_loads_again(dense: DenseModel, tmp_path: Path) -> None:
+    """Its directory holds every plan: the config only knows the sizes before the first."""
+    dense.save_pretrained(tmp_path / "once")
+    module = bpc.load(tmp_path / "once").module
+    with torch.no_grad():
+        module.bert.encoder.layer[0].intermediate.dense.weight[:6] = 0
+        module.bert.encoder.layer[0].intermediate.dense.bias[:6] = 0
+        expected = module(input_ids=IDS).logits
+    graph = passes.trace(module, {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})
+    DenseModel.from_shrink(passes.shrink(graph), module).save_pretrained(tmp_path / "twice")
+    again = bpc.load(tmp_path / "twice").module
+    assert again.bert.encoder.layer[0].intermediate.dense.out_features == 12
+    torch.testing.assert_close(again(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_graph_follows_a_module_that_was_trained(dense: DenseModel, tmp_path: Path) -> None:
+    """Otherwise what is exported after fine-tuning would have the weights from before it."""
+    dense.save_pretrained(tmp_path)
+    given = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
+    for small in (DenseModel.from_shrink(*_shrunk_classifier()), bpc.load(tmp_path)):
+        untouched = small.graph_module
+        assert small.module is not None
+        assert small.graph_module is untouched  # nothing changed: nothing is traced again
+        optimizer = torch.optim.SGD(small.module.parameters(), lr=0.1)
+        small.module(**given, labels=torch.tensor([0, 1])).loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            expected = small.module(**given).logits
+            assert (untouched(**given).logits - expected).abs().max() > 1e-3
+        torch.testing.assert_close(small(**given).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def _shrunk_classifier() -> tuple[passes.ShrinkResult, nn.Module]:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, **TINY)).eval()
+    _spread(model)
+    with torch.no_grad():
+        model.bert.encoder.layer[0].intermediate.dense.weight[:8] = 0
+    return passes.shrink(passes.trace(model, {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})), model
+
+
+def test_a_directory_keeps_the_dtype(dense: DenseModel, tmp_path: Path) -> None:
+    dense.save_pretrained(tmp_path)
+    small = bpc.load(tmp_path)
+    small.module.to(torch.bfloat16)
+    small.save_pretrained(tmp_path)
+    again = bpc.load(tmp_path)
+    assert {p.dtype for p in again.module.parameters()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    assert again.graph_module(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits.dtype == torch.bfloat16
+
+
+def test_a_file_is_no_place_to_save_in(dense: DenseModel, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="taken is a file; give a directory"):
+        dense.save_pretrained(tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_inputs_the_graph_was_not_traced_with_are_named(dense: DenseModel) -> None:
+    with pytest.raises(TypeError, match=r"'labels'.*takes input_ids, attention_mask.*example_inputs"):
+        dense(input_ids=IDS, attention_mask=torch.ones_like(IDS), labels=torch.tensor([0, 1]))
+    with pytest.raises(TypeError, match=r"'attention_mask'.*takes input_ids, attention_mask"):
+        dense(input_ids=IDS)
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "version", "weights"])
 def test_a_broken_directory_is_refused_with_the_file_named(dense: DenseModel, tmp_path: Path, damage: str) -> None:
     directory = tmp_path / "small"
