@@ -20,6 +20,7 @@ from bpc.spec import Spec, SpecLike, load_spec, resolve
 from passes.analysis.roles import Roles, find_roles
 from passes.graph import copy_graph, get_attribute, set_attribute
 from passes.pipeline import shrink
+from passes.prepare import TraceError
 from passes.program import trace, trace_info
 from passes.rewrite.insert_masks import insert_masks
 
@@ -51,7 +52,7 @@ class Program:
     def masks(self) -> dict[str, Tensor]:
         """{parameter name: bool tensor of its shape}, at the final threshold; True where an entry is kept.
 
-        A tied parameter is listed under each of its names.
+        A tied parameter is listed under each of its names. Raises `passes.MaskError` for scores that are NaN.
         """
         masks = self.mask_set.masks()
         aliases = trace_info(self._graph).aliases
@@ -96,11 +97,13 @@ class Program:
 
     def masked_model(self) -> nn.Module:
         """A copy of the model on the CPU, with the masks (at the final threshold) multiplied into its weights."""
+        attached = any(is_masked(module) for module in self.module.modules())
         self.mask_set.detach(self.module)
         try:
             model = copy.deepcopy(self.module).cpu()
         finally:
-            self.mask_set.attach(self.module)
+            if attached:
+                self.mask_set.attach(self.module)
         multiply_masks(model, self.masks())
         return model
 
@@ -139,14 +142,29 @@ def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Pro
             (`bpc.inputs.example_inputs`).
 
     Raises `SpecError` for a spec that cannot be read or does not fit, `passes.TraceError` for a model that cannot be
-    traced, ValueError for a model that has masks already.
+    traced, ValueError for a model that has masks already, TypeError for what is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"compile takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
     spec = load_spec(spec)
     if any(is_masked(module) for module in model.modules()):
         raise ValueError(
             f"{type(model).__name__} has block masks already; call program.detach() before compiling again"
         )
-    if example_inputs is None:
-        example_inputs = inputs.example_inputs(model) or None  # none found: the trace says what to do
-    graph = copy_graph(trace(model, example_inputs))
+    graph = copy_graph(_trace(model, example_inputs))
     return Program(model, graph, spec, find_roles(graph))
+
+
+def _trace(model: nn.Module, example_inputs: Any) -> fx.GraphModule:
+    if example_inputs is not None:
+        return trace(model, example_inputs)
+    made = inputs.example_inputs(model)
+    try:
+        return trace(model, made or None)  # none found: the trace says what to do
+    except TraceError as error:
+        if not made:
+            raise
+        listed = ", ".join(f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}" for k, v in made.items())
+        raise TraceError(
+            f"{error}\n  The example inputs were made up ({listed}): if the model takes others, pass example_inputs."
+        ) from error

@@ -8,7 +8,8 @@ property). `state_dict`, `named_parameters`, optimizers and `isinstance` see no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,6 +23,24 @@ def _masked_property(name: str) -> property:
 
     # No setter: nn.Module.__setattr__ stores parameters without asking the class.
     return property(get, doc=f"`{name}`, masked")
+
+
+def _masked_class(original: type[nn.Module], names: Iterable[str]) -> type[nn.Module]:
+    """A subclass whose parameters ``names`` are read through masks."""
+    names = tuple(names)
+
+    def reduce(self: nn.Module, protocol: object) -> tuple[Any, ...]:
+        # By its ingredients: pickle finds classes by name, and that name is the original's.
+        return _empty, (original, names), self.__dict__
+
+    namespace: dict[str, object] = {name: _masked_property(name) for name in names}
+    namespace |= {"__module__": original.__module__, "__reduce_ex__": reduce}
+    return type(original.__name__, (original,), namespace)
+
+
+def _empty(original: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    masked = _masked_class(original, names)
+    return masked.__new__(masked)
 
 
 def owner_of(model: nn.Module, parameter: str) -> tuple[nn.Module, str]:
@@ -57,12 +76,9 @@ def attach_masks(model: nn.Module, masks: Mapping[str, nn.Module]) -> None:
                 raise ValueError(f"{parameter!r} is masked already; call detach() first.")
             by_owner.setdefault(id(owner), (owner, {}))[1][name] = mask
     for owner, own in by_owner.values():
-        original = type(owner)
-        namespace: dict[str, object] = {name: _masked_property(name) for name in own}
-        namespace["__module__"] = original.__module__
         # In __dict__, not as submodules: the scores are registered once, at the root (MaskSet.attach).
         owner.__dict__[_MASKS] = dict(own)
-        owner.__class__ = type(original.__name__, (original,), namespace)
+        owner.__class__ = _masked_class(type(owner), own)
 
 
 def is_masked(module: nn.Module) -> bool:

@@ -18,7 +18,10 @@ def save_masks(masks: Mapping[str, Tensor], path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file({name: mask.bool().cpu().contiguous() for name, mask in masks.items()}, partial, {"format": "bpc-masks"})
+    stored = {
+        name: mask.bool().cpu().clone().contiguous() for name, mask in masks.items()
+    }  # tied: one tensor, two names
+    save_file(stored, partial, {"format": "bpc-masks"})
     os.replace(partial, path)
 
 

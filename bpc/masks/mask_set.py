@@ -14,6 +14,7 @@ from bpc.masks.binarize import Method
 from bpc.masks.block_mask import BiasMask, BlockMask
 from bpc.masks.plan import MaskPlan
 from bpc.masks.schedule import Schedule
+from passes import MaskError
 
 if TYPE_CHECKING:  # bpc.spec reads bpc.masks.schedule: a run-time import would close the circle
     from bpc.spec.schema import Spec
@@ -42,6 +43,12 @@ class MaskSettings:
             min_kept=spec.floor,
             initial_score=spec.scores.init,
         )
+
+
+def _go_on_from_loaded(module: nn.Module, _: object) -> None:
+    """After a checkpoint was loaded. A function with a name, so that masked models can be pickled."""
+    assert isinstance(module, MaskSet)
+    module.set_progress(float(module.progress))
 
 
 class MaskSet(nn.Module):
@@ -80,7 +87,7 @@ class MaskSet(nn.Module):
             if plan.bias is not None:
                 self._biases[plan.bias] = BiasMask(mask)
         self.groups = {group: tuple(keys) for group, keys in groups.items()}
-        self.register_load_state_dict_post_hook(lambda module, _: module.set_progress(float(module.progress)))
+        self.register_load_state_dict_post_hook(_go_on_from_loaded)
 
     def train(self, mode: bool = True) -> MaskSet:
         """Switch every mask between the current threshold (training) and the final one (evaluation)."""
@@ -132,8 +139,22 @@ class MaskSet(nn.Module):
         return total * self.regularization_ramp
 
     @torch.no_grad()
+    def check_scores(self) -> None:
+        """Raise `passes.MaskError` for scores that are NaN: they would read as "prune everything"."""
+        diverged = [name for name, score in self.scores.items() if bool(score.isnan().any())]
+        if diverged:
+            raise MaskError(
+                f"the scores of {diverged[0].replace('/', '.')} ({len(diverged)} of {len(self.scores)} score tensors) "
+                "are NaN: the training diverged. Go back to an earlier checkpoint, or start with a lower learning rate"
+            )
+
+    @torch.no_grad()
     def masks(self, final: bool = True) -> dict[str, Tensor]:
-        """Parameter name -> bool tensor of the parameter's shape (final threshold; ``final=False``: the current)."""
+        """Parameter name -> bool tensor of the parameter's shape (final threshold; ``final=False``: the current).
+
+        Raises `passes.MaskError` for scores that are NaN.
+        """
+        self.check_scores()
         weights = {name: mask.mask(final) for name, mask in self._blocks.items()}
         return {**weights, **{name: mask.mask(final) for name, mask in self._biases.items()}}
 

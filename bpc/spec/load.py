@@ -36,6 +36,10 @@ def load_spec(spec: SpecLike) -> Spec:
         return _build(spec, "the spec")
     if isinstance(spec, str) and spec in PRESETS:
         return PRESETS[spec]
+    if not isinstance(spec, str | Path):
+        raise SpecError(
+            f"a spec is a preset name, a file, a dict or a bpc.Spec, not a {type(spec).__name__}: {spec!r}."
+        )
     path = Path(spec)
     if path.suffix not in _SUFFIXES:
         raise SpecError(

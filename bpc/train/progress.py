@@ -54,7 +54,7 @@ class PruningProgress(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self.note:
-            self.console.print(self.note, highlight=False)
+            self.console.print(self.note, highlight=False, soft_wrap=True)
         self.next_line = state.global_step
         self.progress = Progress(
             TextColumn("{task.description}"),

@@ -61,6 +61,10 @@ class Trainer(transformers.Trainer):
                     "give program= or model=, not both: with a program, program.module is what is trained."
                 )
             kwargs["model"] = program.module
+        if teacher is not None and not isinstance(teacher, nn.Module):
+            raise TypeError(
+                f"teacher= takes a loaded model (an nn.Module), not a {type(teacher).__name__}: {teacher!r}"
+            )
         self.program = program
         self.mask_set: MaskSet | None = program.mask_set if program is not None else None
         self.teacher = teacher
@@ -164,8 +168,12 @@ class Trainer(transformers.Trainer):
     # ---- what is seen while it runs --------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add threshold, λ factor, density, live heads and FFN dims to every training log."""
+        """Add threshold, λ factor, density, live heads and FFN dims to every training log.
+
+        Raises `passes.MaskError`, and so ends the run, once scores are NaN.
+        """
         if self.mask_set is not None and "loss" in logs:
+            self.mask_set.check_scores()  # before more hours go into a run that diverged
             structure = live_structure(self.mask_set)
             assert self.optimizer is not None  # there is a loss, so there was a step
             logs["score_learning_rate"] = self.optimizer.param_groups[-1]["lr"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
+    BertForMultipleChoice,
     BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
@@ -20,6 +21,7 @@ from bpc.program import Program, compile
 from bpc.spec import SpecError
 from passes.analysis.roles import find_roles
 from passes.pipeline import shrink
+from passes.prepare import TraceError
 
 SPEC: dict[str, Any] = {
     "rules": [
@@ -222,6 +224,25 @@ def test_compiling_twice_is_refused_until_detached() -> None:
     with pytest.raises(ValueError, match="has block masks already"):
         compile(model, SPEC, ids())
     compile(program.detach(), SPEC, ids())
+
+
+def test_shrinking_leaves_a_detached_model_detached() -> None:
+    program = scattered(bert())
+    program.detach()
+    program.shrink()
+    compile(program.module, SPEC, ids())
+
+
+@pytest.mark.parametrize("model", [None, "bert-base"])
+def test_only_modules_are_compiled(model: Any) -> None:
+    with pytest.raises(TypeError, match="takes a loaded model"):
+        compile(model, SPEC)
+
+
+def test_inputs_that_were_made_up_are_shown_where_they_do_not_fit() -> None:
+    config = BertConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16, vocab_size=60)
+    with pytest.raises(TraceError, match=r"made up \(input_ids \(\d, \d\).*pass example_inputs"):
+        compile(BertForMultipleChoice(config), "heads")
 
 
 def test_a_spec_that_does_not_fit_leaves_the_model_alone() -> None:

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from torch import nn
 
 from bpc.masks import BlockMask, MaskPlan, MaskSet, MaskSettings, Schedule
 from bpc.masks.attach import is_masked
+from bpc.masks.files import save_masks
 from bpc.masks.structure import live_structure
+from passes import MaskError
 
 
 def ffn_plans() -> list[MaskPlan]:
@@ -151,6 +154,40 @@ def test_deep_copies_have_masks_of_their_own() -> None:
         twin.block_masks.scores["up/weight"].fill_(-5.0)
     assert (twin.up.weight == 0).all()
     assert (model.up.weight != 0).any()
+
+
+def test_a_masked_model_can_be_pickled() -> None:
+    """Processes that are spawned get models that way, and so does torch.save."""
+    model = FFN()
+    masks = MaskSet(ffn_plans(), SETTINGS)
+    masks.attach(model)
+    with torch.no_grad():
+        masks.scores["up/weight"][:2] = -5.0
+    twin = pickle.loads(pickle.dumps(model))
+    x = torch.randn(3, 4)
+    model.eval()
+    twin.eval()
+    assert torch.equal(twin(x), model(x))
+    with torch.no_grad():
+        twin.block_masks.scores["up/weight"].fill_(-5.0)
+    assert (twin.up.weight == 0).all()
+    assert (model.up.weight != 0).any()
+    twin.block_masks.detach(twin)
+    assert type(twin.up) is nn.Linear
+
+
+def test_scores_that_are_nan_are_no_masks() -> None:
+    masks = MaskSet(ffn_plans(), SETTINGS)
+    with torch.no_grad():
+        masks.scores["up/weight"][3] = torch.nan
+    with pytest.raises(MaskError, match=r"scores of up\.weight .*NaN: the training diverged"):
+        masks.masks()
+
+
+def test_masks_of_one_tensor_under_two_names_are_written(tmp_path: Path) -> None:
+    mask = torch.tensor([True, False])
+    save_masks({"a": mask, "b": mask}, tmp_path / "masks.safetensors")
+    assert torch.equal(load_file(tmp_path / "masks.safetensors")["b"], mask)
 
 
 def test_detach_gives_the_plain_model_back() -> None:

@@ -80,6 +80,7 @@ def rules(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        (None, r"a spec is a preset name, a file, a dict or a bpc.Spec, not a NoneType"),
         ("hybird", r"'hybird' is neither a preset nor .*Presets: hybrid, hybrid-nt"),
         ({"preset": "hybird"}, r"the spec: preset: 'hybird' does not exist\. Presets: hybrid"),
         (

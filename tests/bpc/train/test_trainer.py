@@ -12,6 +12,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from bpc.program import Program
 from bpc.train import Trainer, distillation_loss, score_learning_rate, score_parameters, weight_parameters
+from passes import MaskError
 
 Make = Callable[..., Any]
 
@@ -216,3 +217,18 @@ def test_ignored_positions_do_not_count() -> None:
 @pytest.mark.parametrize(("steps", "expected"), [(1800, 0.029), (110_000, 0.01), (10, 0.3)])
 def test_score_learning_rate_fits_the_run(steps: int, expected: float) -> None:
     assert score_learning_rate(steps) == pytest.approx(expected, rel=0.03)
+
+
+def test_a_run_that_diverges_is_stopped(make_program: Make, arguments: Make, dataset: list[dict[str, Any]]) -> None:
+    program = make_program()
+    with torch.no_grad():
+        program.module.classifier.weight.fill_(torch.nan)  # type: ignore[operator, union-attr]
+    trainer = Trainer(program=program, args=arguments(max_steps=12), train_dataset=dataset)
+    with pytest.raises(MaskError, match="the training diverged"):
+        trainer.train()
+    assert trainer.state.global_step < 3
+
+
+def test_a_teacher_is_a_model(make_program: Make, arguments: Make) -> None:
+    with pytest.raises(TypeError, match="teacher= takes a loaded model"):
+        Trainer(program=make_program(), teacher="bert-base", args=arguments())  # type: ignore[arg-type]
