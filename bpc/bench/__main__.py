@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bpc.bench.result import Comparison
+from bpc.cli.bench import parse_shape
 from bpc.cli.console import quiet_console
+from bpc.cli.errors import reports_errors
 
 if TYPE_CHECKING:
     from bpc.bench.published import PublishedModel
@@ -26,6 +28,7 @@ _NUMBERS: list[int] = []
 
 
 @app.command()
+@reports_errors
 def published(
     number: Annotated[
         list[int], typer.Option("--id", help="Published model, by id; several times for several.")
@@ -33,7 +36,9 @@ def published(
     shape: Annotated[list[str], typer.Option(help="Batch x length; several times for several.")] = _SHAPES,
     dtype: Annotated[list[str], typer.Option(help="Of the small models' files; the dense one is float32.")] = _DTYPES,
     plain: Annotated[bool, typer.Option("--plain", help="Also the plain torch.onnx.export file of each.")] = False,
-    peer: Annotated[list[str], typer.Option(help="Also distilbert, tinybert6, tinybert4, torch-pruning.")] = _PEERS,
+    peer: Annotated[
+        list[str], typer.Option(help="Also distilbert, tinybert6, tinybert4, torch-pruning, reference.")
+    ] = _PEERS,
     multiple: Annotated[
         list[int], typer.Option(help="Also the first model with its dims rounded up to a multiple of this.")
     ] = _NUMBERS,
@@ -51,7 +56,7 @@ def published(
     from bpc.bench.result import comparison_table
 
     console = quiet_console()
-    sizes = [_shape(text) for text in shape]
+    sizes = [parse_shape(text) for text in shape]
     models = [published_model(n) for n in number]
     found: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
@@ -122,8 +127,8 @@ def _contestants(
         found[label] = _written(rounded, folder / f"multiple-{multiple}.onnx") if runtime == "onnx" else rounded
     for name in peers:
         graph = PEERS[name](models[0])
-        # Torch-Pruning leaves a module: its user exports it as torch does.
-        options = {"recipe": PLAIN} if name == "torch-pruning" else {}
+        # The other tools leave a module: their users export it as torch does.
+        options = {"recipe": PLAIN} if name in ("torch-pruning", "reference") else {}
         found[name] = _written(graph, folder / f"{name}.onnx", **options) if runtime == "onnx" else graph
     return found
 
@@ -135,6 +140,7 @@ def _written(graph: Any, path: Path, **options: Any) -> Path:
 
 
 @app.command()
+@reports_errors
 def baseline(
     shape: Annotated[list[str], typer.Option(help="Batch x length; several times for several.")] = _SHAPES,
     repeats: Annotated[int, typer.Option(help="Timed runs of each side.")] = 15,
@@ -149,7 +155,7 @@ def baseline(
     from bpc.bench.sides import Tuned
     from bpc.emit.recipe import PLAIN, Recipe
 
-    sizes = [_shape(text) for text in shape]
+    sizes = [parse_shape(text) for text in shape]
     console = quiet_console()
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
         dense = bert_base()
@@ -182,6 +188,7 @@ def baseline(
 
 
 @app.command()
+@reports_errors
 def profile(
     dense: Annotated[Path, typer.Argument(help="The dense model's file.")],
     small: Annotated[Path, typer.Argument(help="The small model's file.")],
@@ -191,14 +198,7 @@ def profile(
     """Time per operator, dense and small side by side."""
     from bpc.bench.profile import profile_table
 
-    quiet_console().print(profile_table(dense, small, *_shape(shape), threads=threads))
-
-
-def _shape(text: str) -> tuple[int, int]:
-    batch, _, length = text.partition("x")
-    if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
-        raise typer.BadParameter(f"{text!r} is not batch x length, e.g. 8x128")
-    return int(batch), int(length)
+    quiet_console().print(profile_table(dense, small, *parse_shape(shape), threads=threads))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What else one could run instead of a pruned model: dense models of distilled shapes, and Torch-Pruning's result.
+"""What else one could run instead of bpc's result: dense models of distilled shapes, and what other tools leave.
 
 Weights are random: speed depends on shapes. Quality is not compared here.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from transformers import (
     BertConfig,
     BertForQuestionAnswering,
@@ -18,7 +18,10 @@ from transformers import (
 )
 
 import passes
-from bpc.bench.published import PublishedModel, bert_base_model, example_inputs, random_dims
+from bpc.bench.published import PublishedModel, bert_base_model, example_inputs, random_dims, structure_masks
+from passes.analysis.roles import find_roles
+
+_ALL = slice(None)
 
 
 def distilbert(model: PublishedModel) -> fx.GraphModule:
@@ -59,11 +62,44 @@ def torch_pruning(model: PublishedModel) -> fx.GraphModule:
     return _traced(module)
 
 
+def reference(model: PublishedModel) -> fx.GraphModule:
+    """What the optimize step of the paper's own implementation leaves of the masked BERT-base, by its description.
+
+    A head goes where any of its Q, K and V is all zeros, an FFN unit where its row of the first layer is. Biases are
+    not looked at, so what a dropped part still adds to the output is lost with it.
+    """
+    module: Any = bert_base_model()
+    masks = structure_masks(find_roles(_traced(module)), model.pruned_heads, model.ffn_dims)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            module.get_parameter(name).mul_(mask)
+    for layer in module.bert.encoder.layer:
+        attention, size = layer.attention.self, layer.attention.self.attention_head_size
+        projections = (attention.query, attention.key, attention.value)
+        heads = torch.stack([p.weight.view(-1, size, p.in_features).any(2).any(1) for p in projections]).all(0)
+        rows = heads.repeat_interleave(size)
+        attention.query, attention.key, attention.value = (_cut(p, rows=rows) for p in projections)
+        layer.attention.output.dense = _cut(layer.attention.output.dense, columns=rows)
+        units = layer.intermediate.dense.weight.any(1)
+        layer.intermediate.dense = _cut(layer.intermediate.dense, rows=units)
+        layer.output.dense = _cut(layer.output.dense, columns=units)
+    return _traced(module)
+
+
+def _cut(linear: nn.Linear, rows: Tensor | slice = _ALL, columns: Tensor | slice = _ALL) -> nn.Linear:
+    """A copy of ``linear`` with some of its output rows and input columns."""
+    weight, bias = linear.weight.detach()[rows][:, columns], linear.bias.detach()[rows]
+    small = nn.Linear(weight.shape[1], weight.shape[0])
+    small.load_state_dict({"weight": weight, "bias": bias})
+    return small
+
+
 PEERS: dict[str, Callable[[PublishedModel], fx.GraphModule]] = {
     "distilbert": distilbert,
     "tinybert6": tinybert6,
     "tinybert4": tinybert4,
     "torch-pruning": torch_pruning,
+    "reference": reference,
 }
 
 
