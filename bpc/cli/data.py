@@ -31,11 +31,14 @@ def read_table(path: Path, columns: Columns) -> list[dict[str, str]]:
     """The rows of a .csv, .tsv or .jsonl file that have a text and a label. Raises `CommandError`."""
     if path.suffix not in (".csv", ".tsv", ".jsonl"):
         raise CommandError(f"{path}: data files are .csv, .tsv or .jsonl")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".jsonl":
-            rows: list[Mapping[str, Any]] = [_json_row(path, number, line) for number, line in enumerate(file, 1)]
-        else:
-            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+    try:
+        rows = _read_rows(path)
+    except UnicodeDecodeError as error:
+        raise CommandError(
+            f"{path} is not UTF-8 (byte {error.start}: {error.reason}); convert it, e.g. with iconv"
+        ) from error
+    except csv.Error as error:
+        raise CommandError(f"{path} cannot be read as {path.suffix[1:].upper()}: {error}") from error
     if not rows:
         raise CommandError(f"{path} has no rows")
     missing = [name for name in columns.names if name not in rows[0]]
@@ -45,6 +48,13 @@ def read_table(path: Path, columns: Columns) -> list[dict[str, str]]:
     if not complete:
         raise CommandError(f"{path}: no row has all of {', '.join(columns.names)}")
     return complete
+
+
+def _read_rows(path: Path) -> list[Mapping[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".jsonl":
+            return [_json_row(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
 
 
 def _json_row(path: Path, number: int, line: str) -> Mapping[str, Any]:

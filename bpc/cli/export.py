@@ -21,12 +21,13 @@ def export(
 ) -> None:
     """Write the model as ONNX, in the form that is fastest for the target, with batch and sequence dynamic."""
     from bpc.cli.models import load_graph
+    from bpc.cli.output import check_file
     from bpc.emit.onnx import export_onnx
 
     console = quiet_console()
+    check_file("--out", out)
     with console.status("loading and tracing"):
         graph = load_graph(model)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with console.status("exporting"):
         written = export_onnx(graph, out, target=target, dtype=dtype, check=check)  # type: ignore[arg-type]
     console.print(f"{written.path}: {out.stat().st_size / 2**20:.1f} MiB")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bpc.cli.console import quiet_console
-from bpc.cli.errors import reports_errors
+from bpc.cli.errors import CommandError, reports_errors
 
 
 @reports_errors
@@ -26,19 +26,24 @@ def inspect(
 ) -> None:
     """Show which linears a spec masks and in which blocks; with --masks, what becomes of each head and dim, and why."""
     from bpc.cli.models import load_graph, mask_source
+    from bpc.cli.output import check_file
     from bpc.spec import explain, load_spec, resolve
     from passes.analysis.roles import find_roles
     from passes.explain import explain as explain_masks
 
     console = quiet_console()
+    source = mask_source(masks, threshold)
+    check_file("--json", to_json)
     if masks is None and not zeros:
+        if to_json is not None:
+            raise CommandError("--json writes what becomes of heads and dims: give --masks, or --zeros")
         rules = load_spec(spec)
         with console.status("loading and tracing"):
             roles = find_roles(load_graph(model))
         console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
         return
     with console.status("analysing"):
-        explanation = explain_masks(load_graph(model), mask_source(masks, threshold))
+        explanation = explain_masks(load_graph(model), source)
     console.print(str(explanation))
     if to_json is not None:
         to_json.write_text(json.dumps(explanation.to_data(), indent=1))

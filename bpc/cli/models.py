@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 import transformers
+import typer
+from safetensors import SafetensorError
 from torch import fx, nn
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from bpc.cli.errors import CommandError
 from bpc.inputs import example_inputs
@@ -20,12 +23,11 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
 
     Small models written by bpc load too. Nothing is downloaded and no pickle is read. Raises `CommandError`.
     """
-    _check_directory(directory)
     from bpc.dense import is_dense_directory, load
 
+    config = read_config(directory)
     if is_dense_directory(directory):
         return load(directory).module
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
     name = next(iter(config.architectures or ()), None)
     model_class = transformers.AutoModel if name is None else getattr(transformers, name, None)
     if model_class is None:
@@ -34,7 +36,9 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
             f"{transformers.__version__} does not have; use the Python API with a model object instead"
         )
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-    model: nn.Module = model_class.from_pretrained(directory, local_files_only=True, use_safetensors=True, **options)
+    model, missing = pretrained(model_class, directory, **options)
+    if missing:
+        typer.secho(f"warning: {directory} lacks weights, which are random now: {some(missing)}", fg="yellow", err=True)
     return model.eval()
 
 
@@ -50,6 +54,8 @@ def load_graph(directory: Path) -> fx.GraphModule:
 
 def mask_source(path: Path | None, threshold: float | None) -> MaskSource:
     """What `passes.shrink` takes as masks: a mask file, block scores read with a threshold, or None."""
+    if path is None and threshold is not None:
+        raise CommandError("--threshold says how to read block scores: give their file or directory as --masks")
     return BlockScores(path, threshold) if path is not None and threshold is not None else path
 
 
@@ -60,8 +66,48 @@ def load_tokenizer(directory: Path) -> Any | None:
     return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
 
 
-def _check_directory(directory: Path) -> None:
+def read_config(directory: Path) -> Any:
+    """The config of a model directory. Raises `CommandError`."""
     if not directory.is_dir():
         raise CommandError(f"{directory} is no directory; give one that holds config.json and model.safetensors")
     if not (directory / "config.json").exists():
         raise CommandError(f"{directory} has no config.json, so it is no Hugging Face model directory")
+    try:
+        return transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (ValueError, OSError) as error:  # the first paragraph says what; the others, how to update transformers
+        what = " ".join(str(error).strip().split("\n\n")[0].split())
+        raise CommandError(f"{directory / 'config.json'}: {what}") from error
+
+
+def pretrained(model_class: Any, directory: Path, **options: Any) -> tuple[nn.Module, list[str]]:
+    """A model with a directory's weights, and the names of weights it has none for. Raises `CommandError`."""
+    if not any((directory / name).exists() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        raise CommandError(
+            f"{directory} has no {SAFE_WEIGHTS_NAME}. Pickled weights (pytorch_model.bin) are not read: where you "
+            "trust them, load the model in Python and save_pretrained() it again"
+        )
+    try:
+        model, info = model_class.from_pretrained(
+            directory,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # listed below, where transformers would only say that there are some
+            output_loading_info=True,
+            **options,
+        )
+    except (ValueError, OSError, SafetensorError) as error:
+        raise CommandError(f"{directory}: the weights cannot be read: {error}") from error
+    head = f"{model.base_model_prefix}."
+    wrong = [entry for entry in info["mismatched_keys"] if entry[0].startswith(head) or "num_labels" not in options]
+    if wrong:
+        name, stored, expected = min(wrong)
+        raise CommandError(
+            f"{directory}: the weights do not fit config.json: {name} is {tuple(stored)}, by the config "
+            f"{tuple(expected)} ({len(wrong)} such weights)"
+        )
+    return model, sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
+
+
+def some(names: list[str], limit: int = 4) -> str:
+    """A list in words, cut short."""
+    return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")

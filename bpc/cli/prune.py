@@ -25,15 +25,15 @@ def prune(
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     pair: Annotated[str | None, typer.Option(help="Column of the second text, for pairs.")] = None,
     label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    epochs: Annotated[float, typer.Option(help="Passes over the training data.")] = 4.0,
-    fill_epochs: Annotated[float, typer.Option(help="More passes, where the spec says to fill.")] = 2.0,
-    batch_size: Annotated[int, typer.Option(help="Texts a step.")] = 32,
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the training data.")] = 4.0,
+    fill_epochs: Annotated[float, typer.Option(min=0, help="More passes, where the spec says to fill.")] = 2.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 32,
     learning_rate: Annotated[
-        float, typer.Option(help="Of the weights; the scores' is chosen by the run's length.")
+        float, typer.Option(min=0, help="Of the weights; the scores' is chosen by the run's length.")
     ] = 3e-5,
-    max_length: Annotated[int, typer.Option(help="Tokens a text is cut to.")] = 128,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens a text is cut to.")] = 128,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
-    seed: Annotated[int, typer.Option(help="Of data order and initialisation.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of data order and initialisation.")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
 ) -> None:
     """Train block scores and weights together, then compile the masks away into OUT/small.
@@ -45,8 +45,9 @@ def prune(
     import torch
 
     from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
-    from bpc.cli.models import load_tokenizer
-    from bpc.cli.training import Run, load_classifier
+    from bpc.cli.models import load_tokenizer, read_config, some
+    from bpc.cli.output import check_directory
+    from bpc.cli.training import Run, class_order, load_classifier, load_teacher
     from bpc.inputs import example_inputs
     from bpc.masks.files import save_masks
     from bpc.program import compile
@@ -55,7 +56,13 @@ def prune(
 
     console = quiet_console()
     rules = load_spec(spec)
+    check_directory("--out", out, model)
     checkpoints = check_output(out, rules, resume)
+    positions = getattr(read_config(model), "max_position_embeddings", None)
+    if positions and max_length > positions:
+        raise CommandError(
+            f"--max-length {max_length}: the model has positions for {positions} tokens; give at most that"
+        )
     tokenizer = load_tokenizer(model)
     if tokenizer is None:
         raise CommandError(
@@ -63,12 +70,14 @@ def prune(
         )
     columns = Columns(text, pair, label)
     rows = read_table(data, columns)
-    labels = labels_of(rows, columns)
+    labels = class_order(model, labels_of(rows, columns))
+    if len(labels) < 2:
+        raise CommandError(f"{data}: every row has the label {labels[0]!r}; a classifier needs two or more")
     held_out = read_table(evaluate, columns) if evaluate else None
     run = Run(
         data=LabelledTexts(rows, columns, labels, tokenizer, max_length),
         held_out=LabelledTexts(held_out, columns, labels, tokenizer, max_length) if held_out else None,
-        teacher=load_classifier(teacher, labels) if teacher else None,
+        teacher=load_teacher(teacher, labels) if teacher else None,
         tokenizer=tokenizer,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -76,7 +85,10 @@ def prune(
         seed=seed,
     )
     torch.manual_seed(seed)  # a new head is random
-    network: Any = load_classifier(model, labels)
+    network: Any
+    network, new = load_classifier(model, labels)
+    if new:
+        console.print(f"new weights, which start at random: {some(new)}")
     program = compile(network, rules, example_inputs(network, tokenizer))
     out.mkdir(parents=True, exist_ok=True)
     (out / "spec.json").write_text(rules.model_dump_json(indent=1))

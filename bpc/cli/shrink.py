@@ -23,7 +23,9 @@ def shrink(
         float | None, typer.Option(help="For block scores: kept where σ(S) is above this (the run's final threshold).")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Run both models and compare.")] = True,
-    tolerance: Annotated[float | None, typer.Option(help="Largest relative difference; default by dtype.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Largest relative difference; default by dtype.")
+    ] = None,
     multiple: Annotated[
         int, typer.Option(min=1, help="Keep zeros until counts of FFN and head dims divide by this.")
     ] = 1,
@@ -31,19 +33,25 @@ def shrink(
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
     import passes
     from bpc.cli.models import load_model, load_tokenizer, mask_source
+    from bpc.cli.output import check_directory
     from bpc.dense import DenseModel
     from bpc.inputs import example_inputs
     from bpc.masks.files import multiply_masks
     from passes.masks import resolve_masks
+    from passes.program import trace_info
 
     console = quiet_console()
+    check_directory("--out", out, model)
+    source = mask_source(masks, threshold)
     with console.status("loading"):
         network, tokenizer = load_model(model), load_tokenizer(model)
     with console.status("tracing"):
         graph = passes.trace(network, example_inputs(network, tokenizer))
-        found = resolve_masks(graph, mask_source(masks, threshold))
+        found = resolve_masks(graph, source)
     with console.status("analysing, rewriting and verifying"):
-        result = passes.shrink(graph, found, verify=verify, tolerance=tolerance, multiple=multiple)
+        aliases = trace_info(graph).aliases
+        tied = {name: found[canonical] for name, canonical in aliases.items() if canonical in found}
+        result = passes.shrink(graph, found | tied, verify=verify, tolerance=tolerance, multiple=multiple)
         multiply_masks(network, found)
         dense = DenseModel.from_shrink(result, network)
         dense.save_pretrained(out)

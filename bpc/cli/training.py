@@ -12,7 +12,9 @@ import typer
 from torch import nn
 
 from bpc.cli.data import LabelledTexts
-from bpc.cli.errors import INTERRUPTED
+from bpc.cli.errors import INTERRUPTED, CommandError
+from bpc.cli.models import pretrained, read_config, some
+from bpc.dense import is_dense_directory, load
 from bpc.train import ResumableInterrupt, Trainer
 
 
@@ -82,20 +84,54 @@ def last_checkpoint(checkpoints: Path) -> str | None:
     return found
 
 
-def load_classifier(directory: Path, labels: list[str]) -> nn.Module:
-    """A sequence classifier with one output per label; a new head where the directory has none that fits."""
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+def class_order(directory: Path, labels: list[str]) -> list[str]:
+    """The labels in the order of a model's own classes, where it has exactly these; else as they are."""
+    own = _own_labels(directory)
+    return own if sorted(own) == sorted(labels) else labels
+
+
+def load_classifier(directory: Path, labels: list[str]) -> tuple[nn.Module, list[str]]:
+    """A sequence classifier with one output per label, and the names of its new, random weights (the head's).
+
+    Raises `CommandError` for a directory that cannot be read, and for a small model with other classes.
+    """
     names = dict(enumerate(labels))
-    model: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
+    own = _own_labels(directory)
+    if is_dense_directory(directory):
+        if len(own) != len(labels):
+            raise CommandError(
+                f"{directory} is a small model with {len(own)} classes, the data has {len(labels)} labels: start from "
+                "the dense model"
+            )
+        return load(directory).module, []
+    return pretrained(
+        transformers.AutoModelForSequenceClassification,
         directory,
-        local_files_only=True,
-        use_safetensors=True,
-        ignore_mismatched_sizes=config.num_labels != len(labels),
         num_labels=len(labels),
         id2label=names,
         label2id={label: i for i, label in names.items()},
     )
-    return model
+
+
+def load_teacher(directory: Path, labels: list[str]) -> nn.Module:
+    """A fine-tuned classifier of these labels. Raises `CommandError` for one with random weights or another order."""
+    own = _own_labels(directory)
+    if sorted(own) == sorted(labels) and own != labels:
+        raise CommandError(
+            f"--teacher {directory} orders its classes {', '.join(own)}, the model {', '.join(labels)}: its logits "
+            "would be taken for those of other classes. Fine-tune it with the model's order"
+        )
+    teacher, missing = load_classifier(directory, labels)
+    if missing:
+        raise CommandError(
+            f"--teacher {directory} is no classifier of the {len(labels)} labels {some(labels)}: it has no fitting "
+            f"{some(missing)}. Fine-tune it on this task first, or leave the teacher out"
+        )
+    return teacher
+
+
+def _own_labels(directory: Path) -> list[str]:
+    return [str(name) for _, name in sorted(read_config(directory).id2label.items())]
 
 
 def accuracy(prediction: Any) -> dict[str, float]:

@@ -15,11 +15,12 @@ import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
 from typer.testing import CliRunner
 
 import bpc.train
 from bpc.cli import app
+from bpc.cli.data import Columns, read_table
 from bpc.dense import load
 from bpc.masks.files import multiply_masks, save_masks
 
@@ -258,6 +259,8 @@ def test_prune_stops_on_ctrl_c_and_resumes_to_the_same_masks(
         ("d.csv", "text,label\n,x\n", "no row has all of text, label"),
         ("d.jsonl", '{"text": "a", "label": 1}\n{oops\n', "line 2 is not JSON"),
         ("d.xlsx", "", "data files are .csv, .tsv or .jsonl"),
+        ("d.csv", f"text,label\n{'a' * 140_000},x\n", "cannot be read as CSV: field larger than field limit"),
+        ("d.csv", "text,label\na,x\nb,x\n", "every row has the label 'x'; a classifier needs two or more"),
     ],
 )
 def test_bad_data_is_explained(
@@ -267,6 +270,48 @@ def test_bad_data_is_explained(
     result = prune(model_directory, tmp_path / name, tmp_path / "out", spec_file)
     assert result.exit_code == 1
     assert message in result.output.replace("\n", "")
+
+
+def test_data_in_another_encoding_is_explained(model_directory: Path, spec_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes("text,label\ncafé,x\n".encode("latin-1"))
+    result = prune(model_directory, tmp_path / "d.csv", tmp_path / "out", spec_file)
+    assert result.exit_code == 1
+    assert "is not UTF-8 (byte 14" in result.output.replace("\n", "")
+
+
+def test_blank_lines_of_json_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"text": "a", "label": 1}\n\n{"text": "b", "label": 0}\n\n')
+    assert len(read_table(tmp_path / "d.jsonl", Columns())) == 2
+
+
+def test_texts_longer_than_the_model_are_refused_at_once(
+    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path
+) -> None:
+    result = prune(model_directory, texts, tmp_path / "out", spec_file, "--max-length", 513)
+    assert result.exit_code == 1
+    assert "--max-length 513: the model has positions for 512 tokens" in result.output.replace("\n", "")
+
+
+def test_masks_of_tied_weights_are_given_under_each_name(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    model = BertForMaskedLM(config)
+    model.save_pretrained(tmp_path / "model")
+    mask = torch.ones(20, 16, dtype=torch.bool)
+    mask[:, 3] = False
+    names = ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight")
+    save_masks(dict.fromkeys(names, mask), tmp_path / "masks.safetensors")
+    out = tmp_path / "small"
+    result = run("shrink", "--model", tmp_path / "model", "--masks", tmp_path / "masks.safetensors", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert (load(out).module.get_parameter(names[0])[:, 3] == 0).all()
+
+
+def test_a_model_is_not_overwritten_by_its_small_one(model_directory: Path) -> None:
+    before = (model_directory / "model.safetensors").read_bytes()
+    result = run("shrink", "--model", model_directory, "--out", model_directory)
+    assert result.exit_code == 1
+    assert "is the model itself" in result.output.replace("\n", "")
+    assert (model_directory / "model.safetensors").read_bytes() == before
 
 
 def test_filling_uses_the_zeros_that_are_left(model_directory: Path, texts: Path, tmp_path: Path) -> None:

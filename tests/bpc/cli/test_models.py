@@ -1,0 +1,75 @@
+"""Model directories that are broken, incomplete or of another kind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bpc.cli.errors import CommandError
+from bpc.cli.models import load_model, mask_source
+
+
+@pytest.fixture
+def directory(model_directory: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model_directory, tmp_path / "model"))
+
+
+def change_config(directory: Path, **changes: Any) -> None:
+    file = directory / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_broken_config_is_named(directory: Path) -> None:
+    (directory / "config.json").write_text("{")
+    with pytest.raises(CommandError, match=r"model/config\.json: .*not a valid JSON file"):
+        load_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "foo"}, r"config\.json: The checkpoint .* has model type `foo`"),
+        ({"architectures": ["FooModel"]}, r"names the architecture 'FooModel', which transformers .* does not have"),
+        (
+            {"intermediate_size": 40},
+            r"do not fit config\.json: bert\.\S+ is \(64,\), by the config \(40,\) \(6 such weights\)",
+        ),
+    ],
+)
+def test_a_config_that_does_not_fit_is_explained(directory: Path, changes: dict[str, Any], message: str) -> None:
+    change_config(directory, **changes)
+    with pytest.raises(CommandError, match=message):
+        load_model(directory)
+
+
+def test_truncated_weights_are_named(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    with pytest.raises(CommandError, match=r"model: the weights cannot be read"):
+        load_model(directory)
+
+
+def test_pickled_weights_are_not_read(directory: Path) -> None:
+    torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(CommandError, match=r"has no model\.safetensors\. Pickled weights .* save_pretrained\(\)"):
+        load_model(directory)
+
+
+def test_weights_that_are_not_there_are_warned_of(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = load_file(directory / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    load_model(directory)
+    assert "lacks weights, which are random now: classifier.weight" in capsys.readouterr().err
+
+
+def test_a_threshold_without_scores_is_refused() -> None:
+    with pytest.raises(CommandError, match="--threshold says how to read block scores"):
+        mask_source(None, 0.1)

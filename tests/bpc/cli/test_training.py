@@ -1,0 +1,56 @@
+"""Which classifier a run starts from, and which may teach it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+import bpc
+from bpc.cli.errors import CommandError
+from bpc.cli.training import class_order, load_classifier, load_teacher
+
+
+@pytest.fixture
+def named(model_directory: Path, tmp_path: Path) -> Path:
+    """Classes in another order than the alphabet's."""
+    model = AutoModelForSequenceClassification.from_pretrained(model_directory, id2label={0: "pos", 1: "neg"})
+    model.save_pretrained(tmp_path / "named")
+    return tmp_path / "named"
+
+
+def test_a_fine_tuned_model_keeps_the_order_of_its_classes(named: Path, model_directory: Path) -> None:
+    assert class_order(named, ["neg", "pos"]) == ["pos", "neg"]
+    assert class_order(model_directory, ["neg", "pos"]) == ["neg", "pos"]
+
+
+def test_new_heads_are_named_and_the_rest_is_read(named: Path) -> None:
+    _, new = load_classifier(named, ["pos", "neg"])
+    assert new == []
+    model, new = load_classifier(named, ["a", "b", "c"])
+    assert new == ["classifier.bias", "classifier.weight"]
+    assert model.config.num_labels == 3  # type: ignore[union-attr]
+
+
+def test_a_teacher_knows_the_classes(named: Path, model_directory: Path, tmp_path: Path) -> None:
+    load_teacher(named, ["pos", "neg"])
+    with pytest.raises(CommandError, match="orders its classes pos, neg, the model neg, pos"):
+        load_teacher(named, ["neg", "pos"])
+    AutoModel.from_pretrained(model_directory).save_pretrained(tmp_path / "headless")
+    with pytest.raises(CommandError, match=r"no classifier of the 2 labels neg, pos: .*classifier\.bias"):
+        load_teacher(tmp_path / "headless", ["neg", "pos"])
+
+
+def test_a_small_model_can_be_pruned_further(model_directory: Path, tmp_path: Path) -> None:
+    program = bpc.compile(AutoModelForSequenceClassification.from_pretrained(model_directory), "struct")
+    with torch.no_grad():
+        for scores in program.score_parameters():
+            scores[:2] = -10.0
+    program.shrink().save_pretrained(tmp_path / "small")
+    model, new = load_classifier(tmp_path / "small", ["neg", "pos"])
+    assert new == []
+    assert model.bert.encoder.layer[0].intermediate.dense.out_features == 62  # type: ignore[union-attr]
+    with pytest.raises(CommandError, match="is a small model with 2 classes, the data has 3 labels"):
+        load_classifier(tmp_path / "small", ["a", "b", "c"])
