@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bpc.bench.result import Comparison
-from bpc.cli.bench import parse_shape
+from bpc.cli.bench import parse_shape, runs
 from bpc.cli.console import quiet_console
-from bpc.cli.errors import reports_errors
+from bpc.cli.errors import CommandError, reports_errors
 
 if TYPE_CHECKING:
     from bpc.bench.published import PublishedModel
@@ -34,7 +34,10 @@ def published(
         list[int], typer.Option("--id", help="Published model, by id; several times for several.")
     ] = _MODELS,
     shape: Annotated[list[str], typer.Option(help="Batch x length; several times for several.")] = _SHAPES,
-    dtype: Annotated[list[str], typer.Option(help="Of the small models' files; the dense one is float32.")] = _DTYPES,
+    every: Annotated[bool, typer.Option("--all", help="All published models.")] = False,
+    dtype: Annotated[
+        list[str], typer.Option(help="Of the small models; the dense one is float32 on the CPU, the same on CUDA.")
+    ] = _DTYPES,
     plain: Annotated[bool, typer.Option("--plain", help="Also the plain torch.onnx.export file of each.")] = False,
     peer: Annotated[
         list[str], typer.Option(help="Also distilbert, tinybert6, tinybert4, torch-pruning, reference.")
@@ -42,7 +45,8 @@ def published(
     multiple: Annotated[
         list[int], typer.Option(help="Also the first model with its dims rounded up to a multiple of this.")
     ] = _NUMBERS,
-    runtime: Annotated[str, typer.Option(help="onnx, eager or compiled.")] = "onnx",
+    runtime: Annotated[str, typer.Option(help="onnx, eager or compiled; cudagraphs with --device cuda.")] = "onnx",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     repeats: Annotated[int, typer.Option(help="Timed runs of each side.")] = 15,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
     clock: Annotated[str, typer.Option(help="wall, or cpu (with --threads 1) on a busy machine.")] = "wall",
@@ -52,20 +56,31 @@ def published(
     """Rebuild BERT-base with the paper's published shapes, time all against the dense model in one run."""
     from bpc.bench.comparison import compare_all
     from bpc.bench.plot import speedup_figure
-    from bpc.bench.published import bert_base, published_model, published_points
+    from bpc.bench.published import bert_base, published_model, published_models, published_points
     from bpc.bench.result import comparison_table
 
     console = quiet_console()
     sizes = [parse_shape(text) for text in shape]
+    number = list(published_models()) if every else number
     models = [published_model(n) for n in number]
+    cases = runs([runtime], dtype, None, device)
     found: list[Comparison] = []
-    with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bpc-bench-") as name:
         graph = bert_base()
-        others = _contestants(
-            graph, models, dtype if runtime == "onnx" else [], plain, multiple, peer, Path(folder), runtime
-        )
-        dense = _written(graph, Path(folder) / "dense.onnx") if runtime == "onnx" else graph
-        for kind in ["float32"] if runtime == "onnx" else dtype:
+        graphs = _contestants(graph, models, plain, multiple, peer)
+        # On the CPU all files, whatever their dtype, run against the one dense file in float32.
+        rounds = [[kind] for _, kind in cases]
+        if runtime == "onnx" and device == "cpu":
+            rounds = [[kind for _, kind in cases]]
+        for index, kinds in enumerate(rounds):
+            dense_dtype = "float32" if device == "cpu" else kinds[0]
+            dense: Any = graph
+            others: dict[str, Any] = {label: small for label, (small, _) in graphs.items()}
+            if runtime == "onnx":
+                folder = Path(name) / f"{index}"
+                folder.mkdir()
+                dense = _written(graph, folder / "dense.onnx", target=device, dtype=dense_dtype)
+                others = _files(graphs, folder, kinds, dense_dtype, device)
             for batch, length in sizes:
                 rows = compare_all(
                     dense,
@@ -73,12 +88,13 @@ def published(
                     batch=batch,
                     length=length,
                     runtime=runtime,  # type: ignore[arg-type]
-                    dtype=kind,
-                    dense_dtype="float32",
+                    dtype=kinds[0],
+                    dense_dtype=dense_dtype,
                     repeats=repeats,
                     threads=threads,
                     clock=clock,  # type: ignore[arg-type]
                     peak=not found,
+                    device=device,  # type: ignore[arg-type]
                 )
                 console.print(comparison_table(rows))
                 found += rows
@@ -92,45 +108,44 @@ def published(
 
 
 def _contestants(
-    dense: Any,
-    models: list[PublishedModel],
-    dtypes: list[str],
-    plain: bool,
-    multiples: list[int],
-    peers: list[str],
-    folder: Path,
-    runtime: str,
-) -> dict[str, Any]:
-    """{label: file, or graph for torch runtimes} of every model to time against ``dense``."""
+    dense: Any, models: list[PublishedModel], plain: bool, multiples: list[int], peers: list[str]
+) -> dict[str, tuple[Any, bool]]:
+    """{label: (graph, whether to export it plainly)} of every model to time against ``dense``."""
     from bpc.bench.peers import PEERS
     from bpc.bench.published import rebuild
-    from bpc.emit.recipe import PLAIN
 
     unknown = sorted(set(peers) - set(PEERS))
     if unknown:
-        raise typer.BadParameter(f"--peer {unknown[0]}: choose {', '.join(PEERS)}")
-    found: dict[str, Any] = {}
+        raise CommandError(f"--peer {unknown[0]}: choose {', '.join(PEERS)}")
+    found: dict[str, tuple[Any, bool]] = {}
     if plain:
-        found["dense, plain"] = _written(dense, folder / "plain.onnx", recipe=PLAIN)
+        found["dense, plain"] = (dense, True)
     for model in models:
         small = rebuild(dense, model)
-        if runtime != "onnx":
-            found[f"{model.id}"] = small
-        for kind in dtypes:
-            label = f"{model.id}" if kind == "float32" else f"{model.id}, {kind}"
-            found[label] = _written(small, folder / f"{model.id}-{kind}.onnx", dtype=kind)
+        found[f"{model.id}"] = (small, False)
         if plain:
-            found[f"{model.id}, plain"] = _written(small, folder / f"{model.id}-plain.onnx", recipe=PLAIN)
+            found[f"{model.id}, plain"] = (small, True)
     for multiple in multiples:
-        rounded = rebuild(dense, models[0], multiple)
-        label = f"{models[0].id}, multiple of {multiple}"
-        found[label] = _written(rounded, folder / f"multiple-{multiple}.onnx") if runtime == "onnx" else rounded
+        found[f"{models[0].id}, multiple of {multiple}"] = (rebuild(dense, models[0], multiple), False)
     for name in peers:
-        graph = PEERS[name](models[0])
         # The other tools leave a module: their users export it as torch does.
-        options = {"recipe": PLAIN} if name in ("torch-pruning", "reference") else {}
-        found[name] = _written(graph, folder / f"{name}.onnx", **options) if runtime == "onnx" else graph
+        found[name] = (PEERS[name](models[0]), name in ("torch-pruning", "reference"))
     return found
+
+
+def _files(
+    graphs: dict[str, tuple[Any, bool]], folder: Path, kinds: list[str], dense_dtype: str, device: str
+) -> dict[str, Path]:
+    """{label: file}: the published models in every dtype, what they are compared with in that of the dense model."""
+    from bpc.emit.recipe import PLAIN
+
+    files = {}
+    for index, (label, (graph, plain)) in enumerate(graphs.items()):
+        options: dict[str, Any] = {"recipe": PLAIN} if plain else {}
+        for kind in kinds if label.isdigit() else [dense_dtype]:
+            named = label if kind == dense_dtype else f"{label}, {kind}"
+            files[named] = _written(graph, folder / f"{index}-{kind}.onnx", target=device, dtype=kind, **options)
+    return files
 
 
 def _written(graph: Any, path: Path, **options: Any) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bpc.bench.result import Comparison, this_machine
-from bpc.bench.sides import PEAK_SIZE, Runtime, one_product, prepare
+from bpc.bench.sides import PEAK_SIZE, Device, Runtime, one_product, prepare, require_device
 from bpc.bench.timing import Clock, Worker, alternate, available_threads
 
 
@@ -26,6 +26,7 @@ def compare(
     threads: int | None = None,
     clock: Clock = "wall",
     peak: bool = True,
+    device: Device = "cpu",
 ) -> Comparison:
     """Time ``dense`` against ``small`` at one batch and length, beside the ratio of their arithmetic.
 
@@ -34,18 +35,21 @@ def compare(
     dense, small: ``.onnx`` files that `bpc.export_onnx` wrote (runtime "onnx" only), or what `bpc.export_onnx` takes:
         traced graphs, shrink results, dense models. Graphs are exported to temporary files with the same defaults.
     batch, length: sizes of the ``batch`` and ``sequence`` axes.
-    runtime: "onnx" (ONNX Runtime, CPU provider, a plain session), "eager" or "compiled" (torch).
-    dtype: "float32"; "int8" for ONNX files written from graphs (files are what they are); "bfloat16" and "float16"
-        under torch, see `bpc.emit.half`.
+    runtime: "onnx" (ONNX Runtime, a plain session), "eager" or "compiled" (torch); on CUDA also "cudagraphs", which is
+        compiled with ``mode="reduce-overhead"``.
+    dtype: "float32"; on the CPU "int8" for ONNX files written from graphs (files are what they are); "bfloat16" and
+        "float16" under torch, see `bpc.emit.half`, and on CUDA.
     dense_dtype: of the dense side, where it is another.
     repeats: timed runs of each side, at least 7; the sides take turns, each in a process of its own.
     threads: CPU threads of each side; default all this process may use.
     clock: "wall", or "cpu" (with threads=1): CPU seconds of the side's process, for machines that are busy.
-    peak: also measure what a float32 matrix product reaches.
+    peak: also measure what a plain matrix product reaches: in float32 on the CPU, in ``dtype`` on CUDA.
+    device: "cpu", or "cuda": inputs and outputs stay on the GPU; torch is timed with events, ONNX Runtime until its
+        outputs are there.
 
     Returns a `Comparison`: ``.speedup``, ``.arithmetic_ratio``, ``.efficiency``, ``.dense``/``.small`` (seconds), a
-    rich table when printed. Raises ValueError for files whose arithmetic is unknown (not written by bpc) and dtypes
-    the runtime does not have, and `bpc.bench.timing.BenchmarkError` where a side cannot run.
+    rich table when printed. Raises ValueError for files whose arithmetic is unknown (not written by bpc), for dtypes
+    the runtime does not have and devices that are not there, `bpc.bench.timing.BenchmarkError` where a side cannot run.
     """
     (found,) = compare_all(
         dense,
@@ -59,6 +63,7 @@ def compare(
         threads=threads,
         clock=clock,
         peak=peak,
+        device=device,
     )
     return found
 
@@ -76,6 +81,7 @@ def compare_all(
     threads: int | None = None,
     clock: Clock = "wall",
     peak: bool = True,
+    device: Device = "cpu",
 ) -> list[Comparison]:
     """`compare` of one dense model with several others, {name: model}, all taking turns in one run.
 
@@ -84,19 +90,20 @@ def compare_all(
     threads = threads or available_threads()
     if clock == "cpu" and threads != 1:
         raise ValueError('clock="cpu" adds up the time of all threads, waiting ones too: use it with threads=1')
+    require_device(device, runtime)
     sources = [("dense", dense, dense_dtype or dtype), *((name, source, dtype) for name, source in others.items())]
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder, contextlib.ExitStack() as stack:
         sides = [
-            prepare(source, Path(folder) / str(index), runtime, kind, batch, length)
+            prepare(source, Path(folder) / str(index), runtime, kind, batch, length, device)
             for index, (_, source, kind) in enumerate(sources)
         ]
         workers = [
-            stack.enter_context(Worker(name, {"threads": threads, **side.command}))
+            stack.enter_context(Worker(name, {"threads": threads, "device": device, **side.command}))
             for (name, _, _), side in zip(sources, sides, strict=True)
         ]
         timings = alternate(workers, repeats=repeats, clock=clock)
-    best = matmul_peak(threads, clock, runtime) if peak else None
-    machine = this_machine(threads)
+    best = matmul_peak(threads, clock, runtime, device, dtype) if peak else None
+    machine = this_machine(threads, device)
     return [
         Comparison(
             batch=batch,
@@ -115,11 +122,22 @@ def compare_all(
     ]
 
 
-def matmul_peak(threads: int | None = None, clock: Clock = "wall", runtime: Runtime = "onnx") -> float:
-    """GFLOP/s of a 2048³ float32 matrix product in the same runtime: what the machine gives to a plain product."""
-    command: dict[str, Any] = {"kind": "matmul", "size": PEAK_SIZE, "dtype": "float32"}
+def matmul_peak(
+    threads: int | None = None,
+    clock: Clock = "wall",
+    runtime: Runtime = "onnx",
+    device: Device = "cpu",
+    dtype: str = "float32",
+) -> float:
+    """GFLOP/s of a square matrix product: what the machine gives to a plain product.
+
+    On the CPU 2048³ in float32, in the same runtime; on CUDA 8192³ in ``dtype``, under torch.
+    """
+    size = PEAK_SIZE if device == "cpu" else 4 * PEAK_SIZE
+    command: dict[str, Any] = {"kind": "matmul", "size": size, "dtype": "float32" if device == "cpu" else dtype}
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
-        if runtime == "onnx":
+        if runtime == "onnx" and device == "cpu":
             command = one_product(Path(folder))
-        with Worker("matmul", {"threads": threads or available_threads(), **command}) as worker:
-            return 2 * PEAK_SIZE**3 / min(worker.time(2, 7, clock)) / 1e9
+        command |= {"threads": threads or available_threads(), "device": device}
+        with Worker("matmul", command) as worker:
+            return 2 * size**3 / min(worker.time(2, 7, clock)) / 1e9

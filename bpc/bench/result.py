@@ -20,14 +20,15 @@ class Machine:
     cpu: str
     threads: int
     versions: dict[str, str]
+    gpu: str | None = None
 
     def __str__(self) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return f"{self.cpu}, {self.threads} threads; {versions}"
+        return f"{self.gpu or f'{self.cpu}, {self.threads} threads'}; {versions}"
 
 
-def this_machine(threads: int) -> Machine:
-    """Describe this machine."""
+def this_machine(threads: int, device: str = "cpu") -> Machine:
+    """Describe this machine; its GPU where ``device`` is "cuda"."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version()}
@@ -36,7 +37,12 @@ def this_machine(threads: int) -> Machine:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return Machine(_cpu_name(), threads, versions)
+    gpu = None
+    if device == "cuda":
+        import torch
+
+        gpu = torch.cuda.get_device_name()
+    return Machine(_cpu_name(), threads, versions, gpu)
 
 
 def _cpu_name() -> str:

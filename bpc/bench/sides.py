@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
 
@@ -19,13 +20,14 @@ from bpc.emit.half import convert_graph
 from bpc.emit.onnx import DTYPE_KEY, FLOPS_KEY, OPSET, export_onnx, graph_of
 from passes.program import exported_program, trace_info
 
-Runtime = Literal["onnx", "eager", "compiled"]
+Runtime = Literal["onnx", "eager", "compiled", "cudagraphs"]
+Device = Literal["cpu", "cuda"]
 
-# The dtypes each runtime has kernels for on the CPU (see docs/benchmarks-onnx.md).
-DTYPES: dict[str, tuple[str, ...]] = {
-    "onnx": ("float32", "int8"),
-    "eager": ("float32", "bfloat16", "float16"),
-    "compiled": ("float32", "bfloat16", "float16"),
+# The dtypes each runtime has kernels for (for the CPU see docs/benchmarks-onnx.md).
+_FLOATS = ("float32", "bfloat16", "float16")
+DTYPES: dict[str, dict[str, tuple[str, ...]]] = {
+    "cpu": {"onnx": ("float32", "int8"), "eager": _FLOATS, "compiled": _FLOATS},
+    "cuda": dict.fromkeys(("onnx", "eager", "compiled", "cudagraphs"), _FLOATS),
 }
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PEAK_SIZE = 2048
@@ -48,14 +50,28 @@ class Tuned:
     disabled: tuple[str, ...]
 
 
-def prepare(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int) -> Side:
+def require_device(device: str, runtime: str) -> None:
+    """Raise ValueError, saying what is missing, where ``runtime`` cannot run on ``device`` here."""
+    if device != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise ValueError(f'device="cuda": torch {torch.__version__} sees no CUDA GPU on this machine')
+    if runtime == "onnx" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise ValueError('device="cuda": this ONNX Runtime has no CUDA provider; install onnxruntime-gpu')
+
+
+def prepare(
+    source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int, device: Device = "cpu"
+) -> Side:
     """Write what a worker needs to run ``source`` (see `bpc.bench.comparison.compare`) into ``folder``.
 
     Raises ValueError for a dtype the runtime does not have, a file where a graph is needed, and a model whose
     arithmetic is unknown.
     """
-    if runtime not in DTYPES:
-        raise ValueError(f"runtime={runtime!r} is not one of {', '.join(DTYPES)}")
+    if device not in DTYPES:
+        raise ValueError(f"device={device!r} is not one of {', '.join(DTYPES)}")
+    if runtime not in DTYPES[device]:
+        raise ValueError(f"runtime={runtime!r} on {device}: choose one of {', '.join(DTYPES[device])}")
     folder.mkdir()
     if isinstance(source, Tuned):
         side = _onnx_side(source.path, folder, batch, length)
@@ -64,10 +80,10 @@ def prepare(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int,
         if runtime != "onnx":
             raise ValueError(f"{source} is a file: runtime={runtime!r} needs a graph")
         return _onnx_side(Path(source), folder, batch, length)
-    if dtype not in DTYPES[runtime]:
-        raise ValueError(f"{runtime} has no {dtype} on the CPU; it has {', '.join(DTYPES[runtime])}")
+    if dtype not in DTYPES[device][runtime]:
+        raise ValueError(f"{runtime} has no {dtype} on {device}; it has {', '.join(DTYPES[device][runtime])}")
     if runtime == "onnx":
-        path = export_onnx(source, folder / "model.onnx", dtype=dtype).path  # type: ignore[arg-type]
+        path = export_onnx(source, folder / "model.onnx", device, dtype).path  # type: ignore[arg-type]
         return _onnx_side(path, folder, batch, length)
     return _torch_side(source, folder, runtime, dtype, batch, length)
 

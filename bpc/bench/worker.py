@@ -18,30 +18,49 @@ from typing import Any
 Run = Callable[[], object]
 
 
-def _onnx(path: str, inputs: str, threads: int, disabled: list[str]) -> Run:
+def _onnx(path: str, inputs: str, threads: int, disabled: list[str], device: str) -> Run:
     import numpy
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
-    )
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    if device == "cuda":
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from torch's wheels
+    session = onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
+    if session.get_providers() != providers:
+        raise RuntimeError(f"ONNX Runtime fell back to {', '.join(session.get_providers())}")
     with numpy.load(inputs) as arrays:
         feed = {value.name: arrays[value.name] for value in session.get_inputs()}
-    return lambda: session.run(None, feed)
+    if device == "cpu":
+        return lambda: session.run(None, feed)
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
+    for value in session.get_outputs():
+        binding.bind_output(value.name, device)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
 
 
-def _torch(path: str, inputs: str, threads: int, modules: list[str], compiled: bool) -> Run:
+def _torch(path: str, inputs: str, threads: int, modules: list[str], kind: str, device: str) -> Run:
     import torch
+    from torch.export.passes import move_to_device_pass
+    from torch.utils import _pytree as pytree
 
     for name in modules:
         importlib.import_module(name)
     torch.set_num_threads(threads)
-    module = torch.export.load(path).module(check_guards=False)
-    arguments = torch.load(inputs, weights_only=True)
-    forward: Callable[..., Any] = torch.compile(module, dynamic=False) if compiled else module
+    module = move_to_device_pass(torch.export.load(path), device).module(check_guards=False)
+    arguments = pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), torch.load(inputs, weights_only=True))
+    forward: Callable[..., Any] = module
+    if kind != "eager":
+        forward = torch.compile(module, dynamic=False, mode="reduce-overhead" if kind == "cudagraphs" else None)
 
     def run() -> object:
         with torch.inference_mode():
@@ -50,22 +69,22 @@ def _torch(path: str, inputs: str, threads: int, modules: list[str], compiled: b
     return run
 
 
-def _matmul(size: int, dtype: str, threads: int) -> Run:
+def _matmul(size: int, dtype: str, threads: int, device: str) -> Run:
     import torch
 
     torch.set_num_threads(threads)
-    a, b = (torch.randn(size, size).to(getattr(torch, dtype)) for _ in range(2))
+    a, b = (torch.randn(size, size).to(device, getattr(torch, dtype)) for _ in range(2))
     return lambda: a @ b
 
 
 def _load(command: dict[str, Any]) -> Run:
-    kind, threads = command["kind"], command["threads"]
+    kind, threads, device = command["kind"], command["threads"], command.get("device", "cpu")
     if kind == "onnx":
-        return _onnx(command["path"], command["inputs"], threads, command.get("disabled", []))
-    if kind in ("eager", "compiled"):
-        return _torch(command["path"], command["inputs"], threads, command["modules"], kind == "compiled")
+        return _onnx(command["path"], command["inputs"], threads, command.get("disabled", []), device)
+    if kind in ("eager", "compiled", "cudagraphs"):
+        return _torch(command["path"], command["inputs"], threads, command["modules"], kind, device)
     if kind == "matmul":
-        return _matmul(command["size"], command["dtype"], threads)
+        return _matmul(command["size"], command["dtype"], threads, device)
     raise ValueError(f"unknown kind {kind!r}")
 
 
@@ -81,9 +100,28 @@ def _time(run: Run, warmup: int, repeats: int, clock: str) -> list[float]:
     return seconds
 
 
+def _time_on_gpu(run: Run, warmup: int, repeats: int) -> list[float]:
+    """Seconds between events before and after each run, on the device's own clock."""
+    import torch
+
+    for _ in range(warmup):
+        run()
+    seconds = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        seconds.append(start.elapsed_time(end) / 1e3)
+    return seconds
+
+
 def main() -> None:
     """Serve commands until stdin closes."""
     run: Run | None = None
+    events = False
     answers = sys.stdout
     for line in sys.stdin:
         command = json.loads(line)
@@ -91,10 +129,15 @@ def main() -> None:
             with contextlib.redirect_stdout(sys.stderr):  # libraries that print must not break the protocol
                 if command["do"] == "load":
                     run = _load(command)
+                    # ONNX Runtime has a stream of its own; its run returns when the outputs are there.
+                    events = command.get("device") == "cuda" and command["kind"] != "onnx"
                     answer: dict[str, Any] = {"ok": True}
                 else:
                     assert run is not None
-                    answer = {"seconds": _time(run, command["warmup"], command["repeats"], command["clock"])}
+                    counts = command["warmup"], command["repeats"]
+                    answer = {
+                        "seconds": _time_on_gpu(run, *counts) if events else _time(run, *counts, command["clock"])
+                    }
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")

@@ -24,11 +24,17 @@ def bench(
     shape: Annotated[
         list[str], typer.Option(help="Batch and length, e.g. 8x128; give it several times for several shapes.")
     ] = _SHAPES,
-    runtime: Annotated[list[str], typer.Option(help="onnx, eager or compiled; several times for several.")] = _RUNTIMES,
+    runtime: Annotated[
+        list[str],
+        typer.Option(help="onnx, eager or compiled; cudagraphs with --device cuda. Several times for several."),
+    ] = _RUNTIMES,
     dtype: Annotated[
         list[str],
-        typer.Option(help="Of both sides: float32; int8 (onnx); bfloat16, float16 (torch). Several for several."),
+        typer.Option(
+            help="Of both sides: float32; int8 (onnx, CPU); bfloat16, float16 (torch, CUDA). Several for several."
+        ),
     ] = _DTYPES,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dense_dtype: Annotated[str | None, typer.Option(help="Of the model before, where it is to be another.")] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs of each side; they take turns.")] = 9,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
@@ -47,12 +53,17 @@ def bench(
     from bpc.bench.published import published_points
     from bpc.bench.result import Comparison, comparison_table
     from bpc.bench.timing import BenchmarkError
+    from bpc.cli.output import check_file
 
     console = quiet_console()
+    check_file("--json", to_json)
+    check_file("--plot", plot)
     shapes = [parse_shape(text) for text in shape]
-    cases = runs(runtime, dtype, dense_dtype)
+    cases = runs(runtime, dtype, dense_dtype, device)
     if profile and not any(name == "onnx" for name, _ in cases):
         raise CommandError("--profile shows ONNX Runtime's operators; add --runtime onnx")
+    if profile and device != "cpu":
+        raise CommandError("--profile shows the operators of the CPU provider; leave --device out")
     found: list[Comparison] = []
     profiles = []
     with (
@@ -67,7 +78,7 @@ def bench(
             if name == "onnx":
                 kinds = (dense_dtype or kind, kind)
                 sides = [
-                    as_file(side, Path(folder) / f"{index}-{kinds[index]}.onnx", kinds[index])
+                    as_file(side, Path(folder) / f"{index}-{kinds[index]}.onnx", kinds[index], device)
                     for index, side in enumerate(graphs)
                 ]
             for batch, length in shapes:
@@ -83,6 +94,7 @@ def bench(
                         repeats=repeats,
                         threads=threads,
                         peak=not found,
+                        device=device,  # type: ignore[arg-type]
                     )
                 except (ValueError, BenchmarkError) as error:
                     raise CommandError(str(error)) from error
@@ -99,18 +111,27 @@ def bench(
         speedup_figure(found, published_points()).savefig(plot, dpi=150)
 
 
-def runs(runtimes: Sequence[str], dtypes: Sequence[str], dense_dtype: str | None) -> list[tuple[str, str]]:
+def runs(
+    runtimes: Sequence[str], dtypes: Sequence[str], dense_dtype: str | None, device: str = "cpu"
+) -> list[tuple[str, str]]:
     """The (runtime, dtype) pairs that exist among those asked for. Raises `CommandError` for a name that fits none."""
-    from bpc.bench.sides import DTYPES
+    from bpc.bench.sides import DTYPES, require_device
 
+    if device not in DTYPES:
+        raise CommandError(f"--device {device}: choose {', '.join(DTYPES)}")
+    offered = DTYPES[device]
     for name in runtimes:
-        if name not in DTYPES:
-            raise CommandError(f"--runtime {name}: choose {', '.join(DTYPES)}")
-    known = {kind for name in runtimes for kind in DTYPES[name]}
+        if name not in offered:
+            raise CommandError(f"--runtime {name} on {device}: choose {', '.join(offered)}")
+        try:
+            require_device(device, name)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+    known = {kind for name in runtimes for kind in offered[name]}
     for kind in (*dtypes, *([dense_dtype] if dense_dtype else [])):
         if kind not in known:
-            raise CommandError(f"--dtype {kind}: {', '.join(runtimes)} on the CPU have {', '.join(sorted(known))}")
-    return [(name, kind) for name in runtimes for kind in dtypes if {kind, dense_dtype or kind} <= set(DTYPES[name])]
+            raise CommandError(f"--dtype {kind}: {', '.join(runtimes)} on {device} have {', '.join(sorted(known))}")
+    return [(name, kind) for name in runtimes for kind in dtypes if {kind, dense_dtype or kind} <= set(offered[name])]
 
 
 def parse_shape(text: str) -> tuple[int, int]:
@@ -132,7 +153,7 @@ def source(path: Path) -> Any:
     return load_graph(path)
 
 
-def as_file(side: Any, path: Path, dtype: str) -> Path:
+def as_file(side: Any, path: Path, dtype: str, device: str) -> Path:
     """An .onnx file of one side, written once for all shapes."""
     if isinstance(side, Path):
         return side
@@ -140,4 +161,4 @@ def as_file(side: Any, path: Path, dtype: str) -> Path:
         return path
     from bpc.emit.onnx import export_onnx
 
-    return export_onnx(side, path, dtype=dtype).path  # type: ignore[arg-type]
+    return export_onnx(side, path, device, dtype).path  # type: ignore[arg-type]

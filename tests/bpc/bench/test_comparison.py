@@ -64,6 +64,24 @@ def test_graphs_run_under_torch(files: tuple[Path, Path]) -> None:
         compare(*files, runtime="eager")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+@pytest.mark.parametrize("runtime", ["onnx", "eager", "cudagraphs"])
+def test_a_missing_gpu_is_named(runtime: str) -> None:
+    with pytest.raises(ValueError, match="sees no CUDA GPU"):
+        compare(mlp(64), mlp(16), runtime=runtime, device="cuda")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"cudagraphs.*on cpu: choose one of onnx, eager, compiled"):
+        compare(mlp(64), mlp(16), runtime="cudagraphs")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("runtime", ["onnx", "eager", "compiled", "cudagraphs"])
+def test_all_runtimes_on_a_gpu(runtime: str) -> None:
+    result = compare(mlp(64), mlp(16), batch=2, length=5, runtime=runtime, dtype="float16", device="cuda")  # type: ignore[arg-type]
+    assert result.arithmetic_ratio == 4.0
+    assert result.machine.gpu == torch.cuda.get_device_name()
+    assert result.peak_gflops is not None
+
+
 def test_the_name_bench_compare_is_the_function() -> None:
     assert importlib.import_module("bpc.bench").compare is compare
 
@@ -82,7 +100,7 @@ def test_graphs_run_in_bfloat16() -> None:
     options = {"runtime": "eager", "dtype": "bfloat16", "repeats": 7, "threads": 1, "peak": False}
     assert compare(mlp(64), mlp(16), batch=2, length=5, **options).dtype == "bfloat16"
     assert compare(mlp(64), mlp(16), batch=2, length=5, dense_dtype="float32", **options).dtype == "float32 → bfloat16"
-    with pytest.raises(ValueError, match="eager has no int8 on the CPU; it has float32, bfloat16, float16"):
+    with pytest.raises(ValueError, match="eager has no int8 on cpu; it has float32, bfloat16, float16"):
         compare(mlp(64), mlp(16), runtime="eager", dtype="int8")
 
 

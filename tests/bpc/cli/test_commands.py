@@ -204,7 +204,7 @@ def test_bench_takes_every_dtype_its_runtime_has(model_directory: Path, tmp_path
     [
         (["--shape", "8"], "--shape 8: write batch x length"),
         (["--runtime", "tensorrt"], "choose onnx, eager, compiled"),
-        (["--dtype", "bfloat16"], "onnx on the CPU have float32, int8"),
+        (["--dtype", "bfloat16"], "onnx on cpu have float32, int8"),
         (["--runtime", "eager", "--profile"], "add --runtime onnx"),
         ([], "missing.onnx does not exist"),
     ],
