@@ -6,6 +6,7 @@ import logging
 import sys
 
 from rich.console import Console
+from rich.table import Table
 
 WIDTH_WITHOUT_TERMINAL = 140
 
@@ -18,3 +19,10 @@ def quiet_console() -> Console:
     transformers.logging.set_verbosity_error()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table as wide as it is: on a narrow terminal, long lines are a smaller evil than columns left out."""
+    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.width = max(wanted, console.width)  # print(width=…) never goes beyond it
+    console.print(table)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bpc.cli.console import quiet_console
+from bpc.cli.console import print_whole, quiet_console
 from bpc.cli.errors import CommandError, reports_errors
 
 
@@ -40,7 +40,7 @@ def inspect(
         rules = load_spec(spec)
         with console.status("loading and tracing"):
             roles = find_roles(load_graph(model))
-        console.print(explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
+        print_whole(console, explain(rules, roles, resolve(rules, roles), every_weight=every_weight))
         return
     with console.status("analysing"):
         explanation = explain_masks(load_graph(model), source)

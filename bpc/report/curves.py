@@ -56,6 +56,8 @@ def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
             )
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
+        if not any(isinstance(y, float) for line in axes.lines for y in line.get_ydata(orig=True)):
+            axes.yaxis.get_major_locator().set_params(integer=True)  # heads and dims are counted
         axes.grid(alpha=0.3)
         if zero:
             axes.set_ylim(bottom=0)

@@ -36,7 +36,7 @@ def pruning_table(summary: Summary) -> Table:
     """Heads, FFN dims and weights that are left, layer by layer."""
     table = Table(title="what is left")
     for column in _COLUMNS:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")  # narrow terminals: no digit is lost
     *layers, total = rows(summary)
     for row in layers:
         table.add_row(*row)

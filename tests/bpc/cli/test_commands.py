@@ -78,6 +78,16 @@ def test_inspect_shows_what_a_spec_matches(model_directory: Path) -> None:
     assert "8 x 32" in result.output
 
 
+def test_inspect_leaves_no_column_out_on_a_narrow_terminal(
+    model_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bpc.cli.console.WIDTH_WITHOUT_TERMINAL", 60)
+    result = run("inspect", "--model", model_directory, "--spec", "struct", "--every-weight")
+    weight = "bert.encoder.layer.1.attention.self.value.weight"
+    (line,) = [line for line in result.output.splitlines() if weight in line]
+    assert line.split()[-3:] == ["masked", "attention", "20"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from rich.console import Console
 from torch import Tensor, fx, nn
 from transformers import BertConfig, BertModel
 
@@ -15,7 +17,7 @@ from bpc.report.curves import curves_figure, read_log
 from bpc.report.document import write_report
 from bpc.report.picture import _image, pattern_figure
 from bpc.report.summary import Summary, summarize
-from bpc.report.table import rows
+from bpc.report.table import pruning_table, rows
 
 HEADS, DIM, FFN = 4, 8, 24
 
@@ -93,6 +95,13 @@ def test_table_ends_with_the_totals(summary: Summary) -> None:
     assert rows(summary)[-1][:3] == ("all", "6 / 8", "29 / 48")
 
 
+def test_no_digit_is_lost_on_a_narrow_terminal(summary: Summary) -> None:
+    console = Console(width=36, file=io.StringIO(), color_system=None)
+    console.print(pruning_table(summary))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+
+
 def test_picture_shows_heads_in_three_colours(graph: fx.GraphModule, masks: dict[str, Tensor]) -> None:
     value = next(m for m in summarize(graph, masks).layers[0].attention.matrices if m.title == "value")  # type: ignore[union-attr]
     image = _image(value)  # hidden down, heads across
@@ -121,6 +130,7 @@ def test_curves_show_what_was_logged() -> None:
     density, heads, loss = curves_figure(HISTORY).axes  # no FFN dims in this log: no panel for them
     assert list(density.lines[0].get_ydata()) == [0.9, 0.5]
     assert list(heads.lines[0].get_ydata()) == [8, 4]
+    assert [tick for tick in heads.get_yticks() if tick % 1] == []
     assert [list(line.get_xdata()) for line in loss.lines] == [[10, 20], [20]]
     with pytest.raises(ValueError, match=r"bpc\.Trainer"):
         curves_figure([{"step": 1}])
