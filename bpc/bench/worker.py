@@ -35,15 +35,23 @@ def _onnx(path: str, inputs: str, threads: int, disabled: list[str], device: str
         feed = {value.name: arrays[value.name] for value in session.get_inputs()}
     if device == "cpu":
         return lambda: session.run(None, feed)
+    return _bound(session, feed, device)
+
+
+def _bound(session: Any, feed: dict[str, Any], device: str) -> Run:
+    """A run whose inputs lie on ``device`` and whose outputs stay there; it returns when they are complete."""
+    import onnxruntime
+
     binding = session.io_binding()
     for name, array in feed.items():
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
     for value in session.get_outputs():
         binding.bind_output(value.name, device)
 
-    def run() -> None:
+    def run() -> list[Any]:
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
+        return binding.get_outputs()
 
     return run
 

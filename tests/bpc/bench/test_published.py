@@ -74,8 +74,20 @@ def test_published_command_times_and_writes(tmp_path: Path, monkeypatch: pytest.
     assert rows["dense, plain"]["arithmetic_ratio"] == 1.0
     assert rows["1, plain"]["arithmetic_ratio"] > 1.5
     assert (tmp_path / "r.png").stat().st_size > 1000
-    wrong = CliRunner().invoke(commands.app, ["published", "--shape", "8"])
-    assert (wrong.exit_code, "batch x length" in wrong.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shape", "8"], "write batch x length, e.g. 8x128"),
+        (["--device", "tpu"], "--device tpu: choose cpu, cuda"),
+        (["--runtime", "cudagraphs"], "--runtime cudagraphs on cpu: choose onnx, eager, compiled"),
+        (["--dtype", "float16"], "--dtype float16: onnx on cpu have float32, int8"),
+    ],
+)
+def test_published_command_says_what_is_wrong(options: list[str], message: str) -> None:
+    result = CliRunner().invoke(commands.app, ["published", *options])
+    assert (result.exit_code, message in result.output) == (1, True)
 
 
 def test_published_command_under_torch_with_a_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
