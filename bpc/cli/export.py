@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from bpc.cli.console import quiet_console
 from bpc.cli.errors import reports_errors
 
+# Those of `bpc.emit`, which takes seconds to import; a test compares them.
+Target = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+
 
 @reports_errors
 def export(
     model: Annotated[Path, typer.Option(help="Model directory: what `bpc shrink` or `bpc prune` wrote, or any other.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
-    target: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8.")] = "float32",
+    target: Annotated[Target, typer.Option(help="What the file is to be fast on.")] = "cpu",
+    dtype: Annotated[Dtype, typer.Option(help="Of weights and arithmetic.")] = "float32",
     check: Annotated[bool, typer.Option(help="Compare the file with the model on ONNX Runtime.")] = True,
 ) -> None:
     """Write the model as ONNX, in the form that is fastest for the target, with batch and sequence dynamic."""
@@ -29,7 +33,7 @@ def export(
     with console.status("loading and tracing"):
         graph = load_graph(model)
     with console.status("exporting"):
-        written = export_onnx(graph, out, target=target, dtype=dtype, check=check)  # type: ignore[arg-type]
+        written = export_onnx(graph, out, target=target, dtype=dtype, check=check)
     console.print(f"{written.path}: {out.stat().st_size / 2**20:.1f} MiB")
     if written.agreement is not None:
         shapes = len(written.agreement.shapes)

@@ -31,7 +31,10 @@ def prune(
     learning_rate: Annotated[
         float, typer.Option(min=0, help="Of the weights; the scores' is chosen by the run's length.")
     ] = 3e-5,
-    max_length: Annotated[int, typer.Option(min=1, help="Tokens a text is cut to.")] = 128,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a text is cut to; default 128, or what the model has positions for."),
+    ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of data order and initialisation.")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
@@ -59,6 +62,7 @@ def prune(
     check_directory("--out", out, model)
     checkpoints = check_output(out, rules, resume)
     positions = getattr(read_config(model), "max_position_embeddings", None)
+    max_length = max_length or min(128, positions or 128)
     if positions and max_length > positions:
         raise CommandError(
             f"--max-length {max_length}: the model has positions for {positions} tokens; give at most that"

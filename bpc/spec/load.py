@@ -49,12 +49,15 @@ def load_spec(spec: SpecLike) -> Spec:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}).") from error
     try:
         data = _parse(path.suffix, text)
     except (tomllib.TOMLDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
         raise SpecError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(data, Mapping):
-        raise SpecError(f"{path} holds a {type(data).__name__}; a spec is a table of keys such as rules, threshold.")
+        held = "nothing" if data is None else f"a {type(data).__name__}"
+        raise SpecError(f"{path} holds {held}; a spec is a table of keys such as rules, threshold.")
     return _build(data, str(path))
 
 
@@ -70,7 +73,7 @@ def _build(data: Mapping[str, Any], where: str) -> Spec:
     data = dict(data)
     preset = data.pop("preset", None)
     if preset is not None:
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise SpecError(f"{where}: preset: {preset!r} does not exist. Presets: {', '.join(PRESETS)}.")
         data = _merge(PRESETS[preset].model_dump(), {"name": f"{preset} (changed)", **data})
     try:
@@ -111,7 +114,8 @@ def _explain(problem: Any) -> str:
     elif problem["type"] == "missing":
         message = "missing"
     else:
-        message = f"{problem['msg']} (got {problem['input']!r})"
+        kinds = {"tuple_type": "Input should be a list", "model_type": "Input should be a table of keys"}
+        message = f"{kinds.get(problem['type'], problem['msg'])} (got {problem['input']!r})"
     return f"{_path(location)}: {message}"
 
 

@@ -20,7 +20,7 @@ def resolve(spec: Spec, roles: Roles) -> tuple[MaskPlan, ...]:
     """One plan per masked weight, in graph order.
 
     Raises `SpecError` for a rule or a protected name that matches nothing, a symbol without a value, a block that
-    does not divide its matrix, and weights that cannot be paired.
+    does not divide its matrix, weights that cannot be paired, and a regularisation group that does not occur.
     """
     protected = _protected(spec, roles)
     chosen: dict[str, Rule] = {}
@@ -36,9 +36,20 @@ def resolve(spec: Spec, roles: Roles) -> tuple[MaskPlan, ...]:
         members = [r for r in roles if chosen.get(r.weight) is rule]
         if rule.paired:
             pairs.update(pair_up(rule, members, blocks, roles))
-    return tuple(
+    plans = tuple(
         _plan(spec, chosen[r.weight], r, blocks[r.weight], pairs.get(r.weight)) for r in roles if r.weight in chosen
     )
+    _check_groups(spec, {plan.group for plan in plans})
+    return plans
+
+
+def _check_groups(spec: Spec, groups: set[str]) -> None:
+    for pattern in spec.regularization.groups:
+        if not any(fnmatchcase(group, pattern) for group in groups):
+            raise SpecError(
+                f"spec {spec.name!r}: regularization.groups: {pattern!r} matches no group. Groups: "
+                f"{', '.join(sorted(groups))}."
+            )
 
 
 def _plan(spec: Spec, rule: Rule, role: LinearRole, block: tuple[int, int], pair: Pair | None) -> MaskPlan:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import onnxruntime
 import pytest
@@ -19,9 +19,11 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from typer.testing import CliRunner
 
 import bpc.train
-from bpc.cli import app
+from bpc.cli import app, export
 from bpc.cli.data import Columns, read_table
 from bpc.dense import load
+from bpc.emit.onnx import Dtype
+from bpc.emit.recipe import Target
 from bpc.masks.files import multiply_masks, save_masks
 
 
@@ -166,6 +168,14 @@ def test_a_pickle_is_not_read_as_masks(model_directory: Path, tmp_path: Path, na
     result = run("shrink", "--model", model_directory, "--masks", tmp_path / name, "--out", tmp_path / "s")
     assert result.exit_code == 1
     assert "is not unpickled" in result.output.replace("\n", " ")
+
+
+def test_export_offers_what_there_is() -> None:
+    hints = get_type_hints(export)  # the module's own names: importing bpc.emit for --help would take seconds
+    assert (get_args(hints["target"]), get_args(hints["dtype"])) == (get_args(Target), get_args(Dtype))
+    result = run("export", "--model", "m", "--out", "m.onnx", "--target", "gpu")
+    assert result.exit_code == 2
+    assert "'gpu'" in result.output
 
 
 @pytest.mark.slow

@@ -94,6 +94,9 @@ def rules(**changes: Any) -> dict[str, Any]:
         ),
         (rules(block=[32, "d_model"]), r"rules\[0\]\.block\[1\]: 'd_model' is no block size; .*'in_features'"),
         (rules(block=[0, 1]), r"rules\[0\]\.block\[0\]: 0 is no block size; write a number of at least 1"),
+        (rules(block="32x32"), r"rules\[0\]\.block: Input should be a list \(got '32x32'\)"),
+        (rules() | {"regularization": 3}, r"regularization: Input should be a table of keys \(got 3\)"),
+        ({"preset": ["hybrid"]}, r"preset: \['hybrid'\] does not exist"),
         (rules(block=[1]), r"rules\[0\]\.block\[1\]: missing"),
         ({}, r"the spec: rules: missing"),
         ({"rules": []}, r"rules: .*at least 1"),
@@ -128,6 +131,7 @@ def test_all_errors_come_at_once() -> None:
         ("a.yaml", "rules: [", r"a\.yaml is not valid YAML"),
         ("a.json", "{", r"a\.json is not valid JSON"),
         ("a.json", "[1]", r"a\.json holds a list"),
+        ("a.yaml", "", r"a\.yaml holds nothing; a spec is"),
         ("a.toml", "rulez = 1", r"a\.toml: rulez: unknown key \(did you mean 'rules'\?\)"),
     ],
 )
@@ -140,6 +144,12 @@ def test_errors_name_the_file(tmp_path: Path, name: str, text: str, message: str
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"cannot read the spec .*nope\.toml: No such file"):
         load_spec(tmp_path / "nope.toml")
+
+
+def test_another_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(SpecError, match=r"a\.yaml is not UTF-8 \(byte 9"):
+        load_spec(tmp_path / "a.yaml")
 
 
 def test_yaml_runs_no_code(tmp_path: Path) -> None:

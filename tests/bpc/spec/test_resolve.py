@@ -206,6 +206,8 @@ def test_rules_and_groups_know_the_decoder(bart: Roles) -> None:
             r"bert\.encoder\.layer\.0\.attention\.self\.query\.weight \(attention\.query\), which has 32x32"),
         ([{"roles": "ffn.up", "block": [8, 24]}], {}, r"32 input features are no multiple of 24"),
         ([{"roles": "ffn.up", "block": ["head_dim", 1]}], {}, r"head_dim has no value for .*intermediate"),
+        ([HEADS], {"regularization": {"groups": {"atention": 2.0}}},
+            r"groups: 'atention' matches no group\. Groups: attention\."),
     ],
 )  # fmt: skip
 def test_refusals_say_why(bert: Roles, rules: Any, settings: Any, message: str) -> None:
