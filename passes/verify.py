@@ -45,7 +45,7 @@ class Agreement:
 
 
 def check_graph(graph_module: fx.GraphModule) -> None:
-    """No dangling names, parameter shapes as the nodes' metadata say, no node reads an erased one."""
+    """No dangling names, no parameter without entries, no node reads an erased one."""
     graph_module.graph.lint()
     for node in graph_module.graph.nodes:
         if is_parameter(node):
@@ -65,8 +65,8 @@ def fresh_inputs(
 ) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     """(description, args, kwargs): the example, then random inputs with other batch and sequence sizes.
 
-    Random integers stay in the example's range, 0/1 masks hide a random tail of each row (never all of it), floats
-    follow the example's mean and spread.
+    Random integers stay in the example's range, 0/1 masks hide a random tail of each row (never all of it; see
+    `_visible`), floats follow the example's mean and spread.
     """
     info = trace_info(graph_module)
     generator = torch.Generator().manual_seed(seed)
@@ -110,16 +110,27 @@ def _random_like(example: torch.Tensor, shape: Sequence[int], generator: torch.G
     if example.dtype is torch.bool or (
         not example.is_floating_point() and bool(((example == 0) | (example == 1)).all())
     ):
+        visible = _visible(example)
         if len(shape) != 2:
-            return torch.ones(shape, dtype=example.dtype)
+            return torch.full(tuple(shape), visible, dtype=example.dtype)
         lengths = torch.randint(1, shape[-1] + 1, (shape[0], 1), generator=generator)
-        return (torch.arange(shape[-1]) < lengths).to(example.dtype)
+        return ((torch.arange(shape[-1]) < lengths) == visible).to(example.dtype)
     if not example.is_floating_point():
         low, high = int(example.min()), int(example.max())
         return torch.randint(low, high + 1, tuple(shape), generator=generator).to(example.dtype)
     spread = example.float().std() if example.numel() > 1 else torch.tensor(1.0)
     noise = torch.randn(tuple(shape), generator=generator)
     return (noise * spread.nan_to_num(1.0) + example.float().mean()).to(example.dtype)
+
+
+def _visible(example: torch.Tensor) -> bool:
+    """What a 0/1 mask holds where something is to be seen: 1 in attention masks, 0 in torch's key padding masks.
+
+    Padding is at one end of the rows: at the other all of them agree. A row that sees nothing would promise nothing.
+    """
+    rows = example.bool().reshape(-1, example.shape[-1] if example.dim() else 1)
+    ends = [rows[:, position] for position in (0, -1)] if rows.numel() else []
+    return next((bool(end[0]) for end in ends if bool((end == end[0]).all())), True)
 
 
 def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:

@@ -8,6 +8,7 @@ from torch import nn
 
 from passes.base import Pass, PassError, PassManager, PassResult
 from passes.graph import copy_graph, get_attribute, set_attribute
+from passes.pipeline import shrink
 from passes.program import trace
 from passes.verify import GraphInvariantError, VerificationError, check_graph, fresh_inputs, verify_equivalent
 
@@ -62,6 +63,37 @@ def test_fresh_inputs_have_other_shapes_the_same_ranges_and_no_empty_rows(graph:
         assert set(mask.unique().tolist()) <= {0, 1}
         assert bool(mask.any(1).all())
     assert len(seen) >= 2
+
+
+@pytest.mark.parametrize(
+    ("example", "visible"),
+    [
+        ([[True, True, True], [True, True, False]], True),  # Hugging Face: 1 is seen
+        ([[False, True, True], [True, True, True]], True),  # padded on the left
+        ([[False, False, False], [False, True, True]], False),  # torch: True is padding
+        ([[True, False, False], [False, False, False]], False),
+        ([[False, False, False], [False, False, False]], False),
+    ],
+)
+def test_fresh_masks_hide_what_the_example_hides(example: list[list[bool]], visible: bool) -> None:
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return x.masked_fill(mask, 0.0)
+
+    masks = [args[1] for _, args, _ in fresh_inputs(trace(Masked(), (torch.randn(2, 3), torch.tensor(example))))][1:]
+    assert all(bool((mask[:, 0] == visible).all()) for mask in masks)
+    assert any(bool((mask != visible).any()) for mask in masks)
+
+
+def test_padding_masks_where_true_hides_verify() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 6, batch_first=True).double()
+    encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    nn.init.normal_(encoder.layers[0].self_attn.in_proj_bias)
+    padding = torch.tensor([[False, False], [False, True]])  # few keys: a random tail is often the whole row
+    inputs = {"src": torch.randn(2, 2, 8).double(), "src_key_padding_mask": padding}
+    dead = torch.arange(24).lt(16).unsqueeze(1).expand(24, 8).clone()  # the values are their biases
+    shrink(trace(encoder, inputs), {"layers.0.self_attn.in_proj_weight": dead})
 
 
 def test_fresh_inputs_are_the_same_for_the_same_seed(graph: torch.fx.GraphModule) -> None:
