@@ -4,8 +4,9 @@ The letters of two operands are B (in both and in the result), K (in both, summe
 
     einsum(a, b)  =  a (A', B, A", K) @ b (B, K, F)        A" the last letter of A, A' the others; K and F flattened
 
-which covers attention and projections written as einsum, weights of several dims included. Equations with repeated or
-lonely letters, or an ellipsis, keep the operator, and its conservative default.
+which covers attention and projections written as einsum, weights of several dims included. With nothing to sum (the
+angles of rotary embeddings) it is a product of broadcast operands, as outer is. Equations with repeated or lonely
+letters, or an ellipsis, keep the operator, and its conservative default.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def einsum_to_matmul(graph: fx.Graph, node: fx.Node) -> None:
     with graph.inserting_before(node):
         if len(sides) == 1 and sorted(out) == sorted(inputs):
             new = _permute(graph, operands[0], inputs, out)
+        elif len(sides) == 2 and set(sides[0] + sides[1]) == set(out):
+            new = call(
+                graph, aten.mul.Tensor, *(_spread(graph, x, have, out) for x, have in zip(operands, sides, strict=True))
+            )
         elif len(sides) == 2 and (letters := _letters(sides[0], sides[1], out)) is not None:
             if any(not is_static(shape_of(operands[1])[sides[1].index(c)]) for c in letters.right[1:]):
                 return
@@ -77,6 +82,24 @@ def _product(graph: fx.Graph, operands: Any, sides: list[str], letters: _Letters
     if not left:
         product = call(graph, aten.squeeze.dim, product, -2 if right else -1)
     return _permute(graph, product, left[:-1] + batch + left[-1:] + right, out)
+
+
+def _spread(graph: fx.Graph, node: fx.Node, have: str, want: str) -> fx.Node:
+    """The dims in the order of ``want``, with a dim of 1 for every letter that is not there."""
+    node = _permute(graph, node, have, "".join(c for c in want if c in have))
+    for position, letter in enumerate(want):
+        if letter not in have:
+            node = call(graph, aten.unsqueeze.default, node, position)
+    return node
+
+
+def outer_to_product(graph: fx.Graph, node: fx.Node) -> None:
+    """outer(a, b)  ->  a (A, 1) * b (1, B)."""
+    a, b = node.args[:2]
+    with graph.inserting_before(node):
+        wide = call(graph, aten.unsqueeze.default, a, 1), call(graph, aten.unsqueeze.default, b, 0)
+        node.replace_all_uses_with(call(graph, aten.mul.Tensor, *wide))
+    graph.erase_node(node)
 
 
 def _permute(graph: fx.Graph, node: fx.Node, have: str, want: str) -> fx.Node:

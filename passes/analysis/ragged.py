@@ -51,9 +51,12 @@ def _head_classes(coupling: Coupling, grids: list[Grid]) -> tuple[int | None, di
 def _may_be_ragged(
     coupling: Coupling, inner: int, grids: list[Grid], groups: dict[int, int], values: dict[str, fx.Node]
 ) -> bool:
-    """Only grids (heads, inner) touch the class, and every value that carries it carries the heads."""
+    """Only grids (heads, inner) touch the class, and every value that carries it carries the heads.
+
+    Dims viewed as several again (rotary pairs as complex numbers) have places, and so an order.
+    """
     ties, number = coupling.ties, coupling.class_of
-    if inner in coupling.pinned or inner in groups:
+    if inner in coupling.pinned or inner in groups or any(number[g.flat] == inner for g in ties.grids):
         return False
     if any(len(g.parts) != 2 or number[g.parts[1]] != inner for g in grids):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,10 +15,16 @@ from passes.graph import get_attribute
 H, D, C = 4, 4, 16  # heads, dims per head, channels
 
 
-class Attention(nn.Module):
-    """Residual attention, separate projections. ``form``: sdpa, eager, or a way to serve grouped queries."""
+Angles = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-    def __init__(self, form: str = "sdpa", kv_heads: int = H, rotary: bool = False) -> None:
+
+class Attention(nn.Module):
+    """Residual attention, separate projections. ``form``: sdpa, eager, or a way to serve grouped queries.
+
+    ``rotary``: how angles are computed from positions (N,) and rates (D,).
+    """
+
+    def __init__(self, form: str = "sdpa", kv_heads: int = H, rotary: Angles | None = None) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.form, self.kv_heads, self.rotary = form, kv_heads, rotary
@@ -27,8 +34,9 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         b, n, _ = x.shape
         q, k, v = (f(x).view(b, n, -1, D).transpose(1, 2) for f in (self.q, self.k, self.v))  # (B, heads, N, D)
-        if self.rotary:
-            angle = torch.arange(n, dtype=x.dtype).unsqueeze(1) * torch.tensor([1.0, 0.1], dtype=x.dtype).repeat(2)
+        if self.rotary is not None:
+            rates = torch.tensor([1.0, 0.1], dtype=x.dtype).repeat(2)
+            angle = self.rotary(torch.arange(n, dtype=x.dtype), rates)  # (N, D)
             q, k = (
                 y * angle.cos() + torch.cat([-y[..., D // 2 :], y[..., : D // 2]], -1) * angle.sin() for y in (q, k)
             )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 import passes
@@ -11,6 +14,10 @@ from passes.graph import get_attribute
 from tests.passes.traps.small import Attention, C, D, H, calls, dead, example, parameters_left, shape, shrink, without
 
 aten = torch.ops.aten
+
+
+def product(positions: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+    return positions.unsqueeze(1) * rates
 
 
 @pytest.mark.parametrize("form", ["sdpa", "eager"])
@@ -98,14 +105,57 @@ def test_12_rotary_dims_go_in_pairs_for_all_heads() -> None:
     lonely = [head * D + 1 for head in range(H)]
     gone = without(1, C, columns_gone=[*pair, *lonely])[0]
     masks = {"q.weight": gone.unsqueeze(1).expand(C, C).clone(), "q.bias": gone}
-    result = shrink(Attention(rotary=True), masks)
+    result = shrink(Attention(rotary=product), masks)
     assert shape(result, "q.weight") == shape(result, "k.weight") == (H * 2, C)
 
 
 def test_12_a_rotary_pair_one_head_needs_stays() -> None:
     gone = without(1, C, columns_gone=[0, 2])[0]
     masks = {"q.weight": gone.unsqueeze(1).expand(C, C).clone(), "q.bias": gone}
-    assert shape(shrink(Attention(rotary=True), masks), "q.weight") == (C, C)
+    assert shape(shrink(Attention(rotary=product), masks), "q.weight") == (C, C)
+
+
+class PairedRotary(nn.Module):
+    """Neighbours rotate into each other: the dims of a head are viewed as two dims, so heads cannot reorder them."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.form = form
+        self.q, self.k, self.v, self.o = (nn.Linear(C, C) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q, k, v = (f(x).view(b, n, H, D) for f in (self.q, self.k, self.v))
+        q, k = self.rotated(q), self.rotated(k)
+        mixed = functional.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)))
+        return x + self.o(mixed.transpose(1, 2).reshape(b, n, C))
+
+    def rotated(self, y: torch.Tensor) -> torch.Tensor:
+        pairs = y.unflatten(-1, (-1, 2))  # (B, N, H, D / 2, 2)
+        angle = torch.outer(torch.arange(y.shape[1], dtype=y.dtype), torch.tensor([1.0, 0.1], dtype=y.dtype))
+        cos, sin = angle.cos().unsqueeze(1), angle.sin().unsqueeze(1)  # (N, 1, D / 2)
+        if self.form == "complex":
+            turned = torch.view_as_complex(pairs) * torch.complex(cos, sin)
+            return torch.view_as_real(turned).flatten(3)
+        one, other = pairs.unbind(-1)
+        return torch.stack([one * cos - other * sin, other * cos + one * sin], -1).flatten(3)
+
+
+@pytest.mark.parametrize("form", ["complex", "real"])
+def test_12_heads_do_not_reorder_dims_that_are_viewed_again(form: str) -> None:
+    gone = without(1, C, columns_gone=[0, 1, 6, 7, 8, 9, 14, 15])[0]  # every head keeps one pair, not the same
+    masks = {"q.weight": gone.unsqueeze(1).expand(C, C).clone(), "q.bias": gone}
+    assert shape(shrink(PairedRotary(form), masks), "q.weight") == (C, C)
+    everything = shrink(PairedRotary(form), dead("q.weight", "k.weight", "v.weight", "o.weight"))
+    assert all(name.startswith("constant") or name == "o.bias" for name in parameters_left(everything))
+
+
+@pytest.mark.parametrize("angles", [torch.outer, lambda a, b: torch.einsum("i,j->ij", a, b)])
+def test_12_rotary_pairs_go_whatever_computes_the_angles(angles: Callable[..., torch.Tensor]) -> None:
+    pair = without(1, C, columns_gone=[d for head in range(H) for d in (head * D, head * D + 2)])[0]
+    result = shrink(Attention(rotary=angles), {"q.weight": pair.unsqueeze(1).expand(C, C).clone(), "q.bias": pair})
+    assert shape(result, "q.weight") == (H * 2, C)
 
 
 def test_14_dead_attention_disappears() -> None:
