@@ -5,7 +5,10 @@ view, _unsafe_view      ->  reshape (whether memory is contiguous is no business
 stack                   ->  cat of unsqueezed pieces
 native_layer_norm [0]   ->  layer_norm
 rsub                    ->  add of the negative (torch.onnx fails on 1.0 - an integer mask)
-einsum                  ->  matmul, permute (see `einsum`)
+cat with empty pieces   ->  cat of the others (a vision model without register tokens)
+einsum, outer           ->  matmul, mul, permute (see `einsum`)
+linear with a computed  ->  linear, add (nn.MultiheadAttention with kdim splits its packed bias, not its weights)
+bias
 select of a view        ->  view of a slice (see `raise_selects`: fused projections)
 batch · heads           ->  batch, heads (see `unmerge`)
 """
@@ -18,7 +21,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from passes.einsum import einsum_to_matmul
+from passes.analysis.linear import linear_form
+from passes.channels import is_static, shape_of
+from passes.einsum import einsum_to_matmul, outer_to_product
+from passes.graph import eliminate_dead_code
 from passes.metadata import call
 from passes.raise_selects import raise_selects
 from passes.symbols import unify_symbols
@@ -45,15 +51,36 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
             _split_to_slices(graph, node)
         elif node.target is aten.stack.default:
             _stack_to_cat(graph, node)
+        elif node.target is aten.cat.default:
+            _drop_empty_pieces(node)
         elif node.target is aten.native_layer_norm.default:
             _one_result(graph, node)
         elif node.target is aten.rsub.Scalar and len(node.args) == 2 and not node.kwargs:
             _rsub_to_add(graph, node)
         elif node.target is aten.einsum.default:
             einsum_to_matmul(graph, node)
+        elif node.target is aten.outer.default:
+            outer_to_product(graph, node)
+        elif node.target is aten.linear.default and linear_form(node) is None:
+            _bias_apart(graph, node)
     unify_symbols(graph_module)
     raise_selects(graph)
     unmerge(graph)
+    eliminate_dead_code(graph_module)
+
+
+def _bias_apart(graph: fx.Graph, node: fx.Node) -> None:
+    """linear(x, W, b) that is no linear form because of b alone."""
+    x, weight, bias = (*node.args, node.kwargs.get("bias"))[:3]
+    if not isinstance(bias, fx.Node):
+        return
+    with graph.inserting_before(node):
+        product = call(graph, aten.linear.default, x, weight)
+        if linear_form(product) is None:
+            graph.erase_node(product)
+            return
+        node.replace_all_uses_with(call(graph, aten.add.Tensor, product, bias))
+    graph.erase_node(node)
 
 
 def _rsub_to_add(graph: fx.Graph, node: fx.Node) -> None:
@@ -71,6 +98,13 @@ def _stack_to_cat(graph: fx.Graph, node: fx.Node) -> None:
         wide = [call(graph, aten.unsqueeze.default, piece, dim) for piece in pieces]
         node.replace_all_uses_with(call(graph, aten.cat.default, wide, dim))
     graph.erase_node(node)
+
+
+def _drop_empty_pieces(node: fx.Node) -> None:
+    pieces: Any = node.args[0]
+    left = [piece for piece in pieces if 0 not in [s for s in shape_of(piece) if is_static(s)]]
+    if left:
+        node.args = (left, *node.args[1:])
 
 
 def _one_result(graph: fx.Graph, node: fx.Node) -> None:

@@ -18,7 +18,7 @@ import networkx as nx
 import torch
 from torch import fx
 
-from passes.channels import Axis, axis, is_static, reshape_groups, shape_of
+from passes.channels import Axis, axis, is_parameter, is_static, reshape_groups, shape_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Ties:
             self.parts.append(Part(whole, part, index))
 
     def broadcast(self, node: fx.Node, operands: Sequence[fx.Node]) -> None:
-        """Tie a pointwise node's axes to its operands', aligned at the right; tables only cover."""
+        """Tie a pointwise node's axes to its operands', aligned at the right; a table that others read only covers."""
         rank = len(shape_of(node))
         all_tables = all(o in self.tables for o in operands)
         for operand in operands:
@@ -124,7 +124,7 @@ class Ties:
                 mine, theirs = self.axis(node, dim + offset), self.axis(operand, dim)
                 if mine is None or theirs is None:
                     continue
-                if operand in self.tables and not all_tables:
+                if operand in self.tables and not all_tables and not _read_once(operand):
                     self.covers.append(Cover(theirs, mine, node, operand, dim))
                 else:
                     self.same(mine, theirs)
@@ -164,6 +164,17 @@ class Ties:
                 flat = self.virtual(torch.Size(self.sizes[a] for a in ins).numel())
                 self.grid(flat, ins)
                 self.grid(flat, outs)
+
+
+def _read_once(operand: fx.Node) -> bool:
+    """A parameter, or a slice of one, that is read here only: a bias, which can shrink with what it is added to."""
+    while not is_parameter(operand):
+        if operand.target is not torch.ops.aten.slice.Tensor or len(operand.users) != 1:
+            return False
+        source = operand.args[0]
+        assert isinstance(source, fx.Node)
+        operand = source
+    return len(operand.users) == 1 or all(user.target is torch.ops.aten.slice.Tensor for user in operand.users)
 
 
 def repeat_of_expanded(node: fx.Node, source: fx.Node, ins: Sequence[Axis], outs: Sequence[Axis]) -> Repeat | None:

@@ -51,18 +51,20 @@ def _why_heads_keep(coupling: Coupling, number: int) -> Iterator[str]:
         else:
             everything = torch.ones(grid.sizes[-1], dtype=torch.bool)
             reason = next(why_kept(coupling, inner, everything))
-            if reason == _SHARED:
+            if reason == SHARED:
                 reason = "needed: all heads of a layer keep the same dims here"
         yield reason
         return
-    yield _SHARED
+    yield SHARED
 
 
-_SHARED = "needed: another value on the same axis, or another use of the weight, is not zero there"
+SHARED = "needed: another value on the same axis, or another use of the weight, is not zero there"
 
 
 def _rotates(coupling: Coupling, number: int) -> bool:
-    """Two different stretches of the axis meet in one piece: x · cos + rotate(x) · sin swaps halves."""
+    """Two different stretches of the dims inside a head meet in one piece: x · cos + rotate(x) · sin swaps halves."""
+    if not any(coupling.class_of[grid.parts[-1]] == number for grid in coupling.ties.grids):
+        return False  # halves of a fused gate and up projection meet as well
     stretches: dict[int, set[tuple[int, ...]]] = {}
     for part in coupling.ties.parts:
         if part.part is not None and coupling.class_of[part.whole] == number:

@@ -22,8 +22,7 @@ def rewrite_repeats(graph_module: fx.GraphModule, coupling: Coupling) -> None:
     for number, repeat in enumerate(coupling.ties.repeats):
         part = coupling.keeps[coupling.class_of[repeat.part]]
         whole = coupling.keeps[coupling.class_of[repeat.whole]]
-        if bool(part.all()):
-            continue
+        # Also where all query heads stay: copies of constant keys count as dead, and the query heads need them all.
         per_group = part.view(-1, repeat.group).sum(1)[whole]
         if len(per_group) and bool((per_group == per_group[0]).all()) and int(per_group[0]) > 0:
             _shrink_groups(repeat, coupling, int(per_group[0]))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import passes
-from passes.analysis.why_kept import ROTARY
+from passes.analysis.why_kept import ROTARY, SHARED
 from tests.passes.families import FAMILIES, make
 
 
@@ -58,6 +58,21 @@ def test_pieces_of_a_fused_weight_answer_for_themselves() -> None:
     assert reasons("modernbert", masks) == {
         "layers.0.attn.Wqkv.weight[0]": f"{ROTARY}; padding: every head keeps as many dims as the largest of its layer"
     }
+
+
+class FusedGate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.up(x).chunk(2, -1)
+        return self.down(gate.sigmoid() * up)
+
+
+def test_halves_of_a_fused_gate_are_no_rotary_pairs() -> None:
+    result = passes.shrink(passes.trace(FusedGate(), torch.randn(2, 3, 4)), {"up.weight": rows(6, 4, [1])})
+    assert dict(result.report.pinned) == {"up.weight[0] (1 of 6)": SHARED}
 
 
 class Uniform(nn.Module):

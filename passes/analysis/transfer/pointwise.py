@@ -116,6 +116,7 @@ UNTAGGED = frozenset(
         aten.log_sigmoid.default,
         aten.hardswish.default,
         aten.logical_not.default,
+        aten.masked_fill.Tensor,
         aten.where.ScalarOther,
         aten.where.ScalarSelf,
         aten.where.Scalar,

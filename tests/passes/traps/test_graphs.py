@@ -81,6 +81,22 @@ def test_15_one_channel_that_is_dead() -> None:
     assert all(name.startswith("constant") for name in parameters_left(result))
 
 
+class Registers(nn.Module):
+    """A parameter without entries, as vision models of zero register tokens have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.up = nn.Parameter(torch.zeros(1, 0, 4)), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], 1))
+
+
+def test_15_empty_parameters_of_the_models_own_go() -> None:
+    result = shrink(Registers(), {"up.weight": torch.eye(4).bool()}, torch.randn(2, 3, 4).double())
+    assert parameters_left(result) == {"up.weight", "up.bias"}
+
+
 class InPlace(nn.Module):
     def __init__(self, through_a_view: bool) -> None:
         super().__init__()

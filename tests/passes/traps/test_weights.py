@@ -70,6 +70,59 @@ def test_7_conv1d_stores_its_weight_transposed() -> None:
     assert shape(result, "o.weight") == (C, 3 * D)
 
 
+class PackedBias(nn.Module):
+    """nn.MultiheadAttention with keys of another width splits its packed bias, not its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(C, H, kdim=C, vdim=6, batch_first=True)
+        nn.init.normal_(self.attention.in_proj_bias)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, y, need_weights=False)[0]
+
+
+class AddedBias(nn.Module):
+    """x @ W + b with parameters of the model's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.v = (nn.Parameter(torch.randn(C, C)) for _ in range(3))
+        self.bq, self.bk, self.bv = (nn.Parameter(torch.randn(C)) for _ in range(3))
+        self.o = nn.Linear(C, C)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        products = (x @ self.q + self.bq, x @ self.k + self.bk, x @ self.v + self.bv)
+        q, k, v = (y.unflatten(-1, (H, D)).transpose(1, 2) for y in products)
+        return self.o(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def test_6_a_packed_bias_shrinks_with_separate_weights() -> None:
+    x, y = torch.randn(2, 5, C).double(), torch.randn(2, 5, 6).double()
+    masks = {
+        "attention.k_proj_weight": without(C, gone=[0, 1, 6, 7, 9, 10, 12, 15]),  # every head keeps two dims
+        "attention.v_proj_weight": without(C, 6, gone=[*range(4), 5, 8, 14]),  # head 0 dies, the others keep three
+    }
+    result = shrink(PackedBias(), masks, x, y)
+    assert not result.report.unknown_operators
+    assert shape(result, "attention.q_proj_weight") == shape(result, "attention.k_proj_weight") == (3 * 2, C)
+    assert shape(result, "attention.v_proj_weight") == (3 * 3, 6)
+    assert shape(result, "attention.in_proj_bias") == (3 * 2 + 3 * 2 + 3 * 3,)
+
+
+def test_6_a_bias_added_by_hand_shrinks_with_its_product() -> None:
+    masks = {
+        "k": without(C, columns_gone=[0, 1, 6, 7, 9, 10, 12, 15]),  # every head keeps two dims
+        "v": without(C, columns_gone=[*range(4), 5, 8, 14]),  # head 0 dies, the others keep three
+    }
+    result = shrink(AddedBias(), masks)
+    assert shape(result, "q") == shape(result, "k") == (C, 3 * 2)
+    assert shape(result, "v") == (C, 3 * 3)
+    assert (shape(result, "bq"), shape(result, "bv")) == ((3 * 2,), (3 * 3,))
+
+
 class Shared(nn.Module):
     """One FFN used twice; the output layer is the embedding's weight; one matrix with two biases."""
 
