@@ -86,7 +86,7 @@ def shrink(
         small = _shrink_again(small, granularity, multiple)
     agreement = None
     if reference is not None:
-        tolerance = tolerance or TOLERANCE[least_precise(graph_module)]
+        tolerance = TOLERANCE[least_precise(graph_module)] if tolerance is None else tolerance
 
         def locate(trial: Trial) -> str:
             again = PassManager((apply,)).run(graph_module).graph_module

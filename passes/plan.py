@@ -75,6 +75,10 @@ class Plan:
 
         return apply_plan(self, model, masks, check or (self.example and self.example()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the data it is, without the example."""
+        return Plan.from_json, (self.to_json(),)
+
     def to_json(self) -> str:
         data = asdict(self)
         del data["example"]

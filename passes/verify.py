@@ -29,6 +29,10 @@ class VerificationError(RuntimeError):
     """Two graphs that should compute the same function differ; the message names the first value that does."""
 
 
+class NotFiniteError(VerificationError, ValueError):
+    """The masked model has infinities or NaN where they forbid a comparison; the message says where."""
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How far two graphs are apart: the largest absolute difference, the outputs' scale, and the shapes tried."""
@@ -176,7 +180,7 @@ class Reference:
 def record_reference(graph_module: fx.GraphModule, seed: int = 0) -> Reference:
     """Run a graph on the example and on fresh inputs of several shapes.
 
-    Raises ValueError if, on the example, its outputs are not finite or a masked weight meets a value that is not
+    Raises `NotFiniteError` if, on the example, its outputs are not finite or a masked weight meets a value that is not
     (0 · inf is NaN in the reference and absent in the candidate: nothing can be promised, exactness trap 11). Fresh
     inputs it does not accept, or on which it is not finite, are listed as skipped.
     """
@@ -193,7 +197,10 @@ def record_reference(graph_module: fx.GraphModule, seed: int = 0) -> Reference:
         if all(bool(torch.isfinite(t).all()) for t in expected if t.is_floating_point()):
             trials.append(Trial(description, args, kwargs, tuple(expected)))
         elif description == "example":
-            raise ValueError("the masked model's output is not finite on the example inputs; nothing can be verified")
+            raise NotFiniteError(
+                "the masked model's output is not finite on the example inputs, so nothing can be verified: look for "
+                "NaN or infinities in its weights, or give another example"
+            )
         else:
             skipped.append(description)
     return Reference(tuple(trials), tuple(skipped))
@@ -269,7 +276,7 @@ def _check_finite(graph_module: fx.GraphModule, form: LinearForm, value: torch.T
     channels = ~torch.isfinite(value).flatten(0, -2).all(0) & masked
     if bool(channels.any()):
         which = channels.nonzero().flatten()[:8].tolist()
-        raise ValueError(
+        raise NotFiniteError(
             f"{form.input.name} is not finite on the example inputs in channels {which}, and {form.weight_name} has "
             "zeros there: 0 · inf is NaN in the masked model and absent in the small one, so they cannot agree. "
             "Keep those weights, or keep the value finite."

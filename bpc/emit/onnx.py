@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import onnx_ir as ir
 import torch
@@ -92,6 +92,8 @@ def export_onnx(
     start = time.perf_counter()
     if opset < 20:
         raise ValueError(f"opset={opset}: bpc writes opset 20 and later (Gelu is an operator from there on)")
+    if target not in get_args(Target):
+        raise ValueError(f"target={target!r} is not one of {', '.join(get_args(Target))}")
     if dtype not in TOLERANCE:
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(TOLERANCE)}")
     if dtype in _HALF and target == "cpu":

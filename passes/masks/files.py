@@ -27,8 +27,7 @@ class TensorFile(Mapping[str, torch.Tensor]):
         self._loaded: Mapping[str, torch.Tensor] | None = None
         self._home: dict[str, Path] = {}
         if self.path.suffix == ".json":
-            table = json.loads(self.path.read_text())["weight_map"]
-            self._home = {name: self.path.parent / shard for name, shard in table.items()}
+            self._home = _shards(self.path)
         elif _is_torch_file(self.path):
             self._loaded = _torch_tensors(self.path)
         else:
@@ -37,6 +36,8 @@ class TensorFile(Mapping[str, torch.Tensor]):
                     self._home = dict.fromkeys(file.keys(), self.path)
             except SafetensorError as error:
                 raise MaskError(f"{self.path} is no safetensors file: {error}") from error
+        if not len(self):
+            raise MaskError(f"{self.path} holds no tensors")
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if self._loaded is not None:
@@ -50,6 +51,15 @@ class TensorFile(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._home if self._loaded is None else self._loaded)
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    """{tensor name: file} of a sharded checkpoint's index."""
+    try:
+        table = json.loads(index.read_text())["weight_map"]
+        return {name: index.parent / shard for name, shard in table.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MaskError(f"{index} is no index of a sharded checkpoint (JSON with a weight_map)") from error
 
 
 def _inside(path: Path) -> Path:
@@ -78,4 +88,8 @@ def _torch_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise MaskError(f"{path} holds more than tensors and is not unpickled: {first}") from error
     if not isinstance(loaded, Mapping):
         raise MaskError(f"{path} holds a {type(loaded).__name__}; a state dict is needed")
-    return {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    inner = [repr(name) for name, value in loaded.items() if isinstance(value, Mapping)]
+    if not tensors and inner:
+        raise MaskError(f"{path} holds its tensors one level down, under {', '.join(inner)}; save that part by itself")
+    return tensors

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +25,13 @@ def test_plans_survive_json() -> None:
     text = PLAN.to_json()
     assert Plan.from_json(text) == PLAN
     assert Plan.from_json(json.dumps(json.loads(text))).to_json() == text
+
+
+def test_plans_are_pickled_without_their_example() -> None:
+    plan = replace(PLAN, example=lambda: None)  # type: ignore[arg-type, return-value]
+    again = pickle.loads(pickle.dumps(plan))
+    assert again == plan
+    assert again.example is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ from passes.base import Pass, PassError, PassManager, PassResult
 from passes.graph import copy_graph, get_attribute, set_attribute
 from passes.pipeline import shrink
 from passes.program import trace
-from passes.verify import GraphInvariantError, VerificationError, check_graph, fresh_inputs, verify_equivalent
+from passes.verify import (
+    GraphInvariantError,
+    NotFiniteError,
+    VerificationError,
+    check_graph,
+    fresh_inputs,
+    verify_equivalent,
+)
 
 
 class Net(nn.Module):
@@ -103,7 +110,7 @@ def test_fresh_inputs_are_the_same_for_the_same_seed(graph: torch.fx.GraphModule
 
 def test_infinite_references_are_refused(graph: torch.fx.GraphModule) -> None:
     broken = changed(graph, "down.bias", float("inf"))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(NotFiniteError, match="not finite"):
         verify_equivalent(broken, broken, tolerance=1.0)
 
 

@@ -53,7 +53,7 @@ def test_recipe_is_stored_and_repeats_the_file(tiny_graph: fx.GraphModule, tmp_p
     assert first.path.read_bytes() == second.path.read_bytes()
 
 
-@pytest.mark.parametrize("bad", [{"dtype": "float8"}, {"opset": 18}])
+@pytest.mark.parametrize("bad", [{"dtype": "float8"}, {"opset": 18}, {"target": "gpu"}])
 def test_unusable_arguments_are_refused(tiny_graph: fx.GraphModule, tmp_path: Path, bad: dict) -> None:
     with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
         export_onnx(tiny_graph, tmp_path / "m.onnx", **bad)

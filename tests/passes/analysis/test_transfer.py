@@ -81,6 +81,7 @@ OPERATORS: dict[str, Op] = {
     "mean": lambda z: z.mean((1, 3)),
     "sum keeping": lambda z: z.sum(2, keepdim=True),
     "amax": lambda z: z.amax(-1),
+    "max": lambda z: z.max(-1).values - z.min(dim=-1).values,
     "cumsum": lambda z: z.cumsum(1),
     "diff": lambda z: z.diff(dim=3),
     "conv": lambda z: functional.conv1d(z.flatten(2), KERNEL, BIAS, padding=1),

@@ -64,6 +64,27 @@ def test_zeros_in_the_weights_are_masks(model: Tied) -> None:
     assert result.plan.small_shape("up.weight", (6, 4)) == (5, 4)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"masks": rows()}, "one level down, under 'masks'"),
+        ({}, "holds no tensors"),
+        ({"epoch": 3}, "holds no tensors"),
+    ],
+)
+def test_files_without_masks_are_refused(content: dict[str, Any], message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "masks.pt")
+    with pytest.raises(MaskError, match=message):
+        TensorFile(tmp_path / "masks.pt")
+
+
+@pytest.mark.parametrize("text", ["{}", '{"weight_map": 3}', "[]", "{"])
+def test_json_that_is_no_index_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(MaskError, match="no index of a sharded checkpoint"):
+        TensorFile(tmp_path / "config.json")
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "shape": ({"up.weight": torch.ones(4, 6, dtype=torch.bool)}, r"'up.weight' has shape \(4, 6\); .* \(6, 4\)"),
     "unknown": ({"up.wieght": torch.ones(6, 4, dtype=torch.bool)}, "'up.wieght': .* did you mean 'up.weight'"),

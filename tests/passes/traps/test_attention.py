@@ -70,6 +70,16 @@ def test_5_even_groups_stay_groups(form: str) -> None:
     assert not calls(result, aten.index_select.default)
 
 
+@pytest.mark.parametrize("names", ["q", "k", "qk"])
+@pytest.mark.parametrize("form", ["gqa", "expand", "repeat_interleave"])
+def test_5_groups_without_queries_or_keys_still_repeat_them(form: str, names: str) -> None:
+    model = Attention(form, kv_heads=2)
+    gone = [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+    result = shrink(model, {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in gone})
+    assert shape(result, "v.weight") == (8, C)
+    assert shape(result, "k.weight")[0] < 8
+
+
 def test_5_a_key_head_goes_with_its_whole_group() -> None:
     result = shrink(Attention("gqa", kv_heads=2), {"v.weight": without(8, gone=[*range(4), 7])})
     assert shape(result, "q.weight") == (2 * D, C)

@@ -97,6 +97,22 @@ def test_15_empty_parameters_of_the_models_own_go() -> None:
     assert parameters_left(result) == {"up.weight", "up.bias"}
 
 
+class MaxPool(nn.Module):
+    """``x.max(dim)`` also returns where; here nobody asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(x).max(dim=1).values)
+
+
+def test_channels_go_through_a_maximum_over_positions() -> None:
+    result = shrink(MaxPool(), {"up.weight": without(6, 4, gone=[1, 5])}, torch.randn(2, 3, 4).double())
+    assert shape(result, "up.weight") == (4, 4)
+
+
 class InPlace(nn.Module):
     def __init__(self, through_a_view: bool) -> None:
         super().__init__()
