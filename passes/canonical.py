@@ -1,9 +1,12 @@
 """One form for things ATen says in several ways, so that analyses and rewrites need one rule.
 
+multiply, concat, ...   ->  mul, cat, ... (ATen's other names)
 split, chunk, unbind    ->  slice / select per piece (no operator has several results)
 view, _unsafe_view      ->  reshape (whether memory is contiguous is no business of a graph rewrite)
 stack                   ->  cat of unsqueezed pieces
 native_layer_norm [0]   ->  layer_norm
+reshape_as, view_as     ->  reshape
+max, min over a dim [0] ->  amax, amin
 rsub                    ->  add of the negative (torch.onnx fails on 1.0 - an integer mask)
 cat with empty pieces   ->  cat of the others (a vision model without register tokens)
 einsum, outer           ->  matmul, mul, permute (see `einsum`)
@@ -16,6 +19,7 @@ batch · heads           ->  batch, heads (see `unmerge`)
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,7 +40,26 @@ _SPLITS = frozenset(
     {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unsafe_split.Tensor, aten.split.sizes,
      aten.tensor_split.sections, aten.unsafe_chunk.default}
 )  # fmt: skip
+_ALIASES: Mapping[Any, Any] = {
+    aten.multiply.Tensor: aten.mul.Tensor,
+    aten.divide.Tensor: aten.div.Tensor,
+    aten.true_divide.Tensor: aten.div.Tensor,
+    aten.subtract.Tensor: aten.sub.Tensor,
+    aten.negative.default: aten.neg.default,
+    aten.clip.default: aten.clamp.default,
+    aten.concat.default: aten.cat.default,
+    aten.concatenate.default: aten.cat.default,
+    aten.swapdims.default: aten.transpose.int,
+    aten.swapaxes.default: aten.transpose.int,
+}
+
 _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
+
+_FIRST_RESULT: Mapping[Any, Any] = {
+    aten.native_layer_norm.default: aten.layer_norm.default,
+    aten.max.dim: aten.amax.default,
+    aten.min.dim: aten.amin.default,
+}
 
 
 def canonicalise(graph_module: fx.GraphModule) -> None:
@@ -45,7 +68,10 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target in _VIEWS:
+        node.target = _ALIASES.get(node.target, node.target)
+        if node.target in (aten.reshape_as.default, aten.view_as.default):
+            _reshape_as(graph, node)
+        elif node.target in _VIEWS:
             node.target = aten.reshape.default
         elif node.target in _SPLITS or node.target is aten.unbind.int:
             _split_to_slices(graph, node)
@@ -53,8 +79,8 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
             _stack_to_cat(graph, node)
         elif node.target is aten.cat.default:
             _drop_empty_pieces(node)
-        elif node.target is aten.native_layer_norm.default:
-            _one_result(graph, node)
+        elif node.target in _FIRST_RESULT:
+            _one_result(graph, node, _FIRST_RESULT[node.target])
         elif node.target is aten.rsub.Scalar and len(node.args) == 2 and not node.kwargs:
             _rsub_to_add(graph, node)
         elif node.target is aten.einsum.default:
@@ -100,6 +126,15 @@ def _stack_to_cat(graph: fx.Graph, node: fx.Node) -> None:
     graph.erase_node(node)
 
 
+def _reshape_as(graph: fx.Graph, node: fx.Node) -> None:
+    source, other = node.args[:2]
+    assert isinstance(other, fx.Node)
+    with graph.inserting_before(node):
+        sizes = [s if is_static(s) else call(graph, aten.sym_size.int, other, d) for d, s in enumerate(shape_of(other))]
+        node.replace_all_uses_with(call(graph, aten.reshape.default, source, sizes))
+    graph.erase_node(node)
+
+
 def _drop_empty_pieces(node: fx.Node) -> None:
     pieces: Any = node.args[0]
     left = [piece for piece in pieces if 0 not in [s for s in shape_of(piece) if is_static(s)]]
@@ -107,12 +142,12 @@ def _drop_empty_pieces(node: fx.Node) -> None:
         node.args = (left, *node.args[1:])
 
 
-def _one_result(graph: fx.Graph, node: fx.Node) -> None:
-    """native_layer_norm also returns mean and inverse deviation; a graph that only runs forward reads the first."""
+def _one_result(graph: fx.Graph, node: fx.Node, target: Any) -> None:
+    """The operator that gives the first result alone, where nobody reads another (deviations, indices)."""
     if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
         return
     with graph.inserting_before(node):
-        new = call(graph, aten.layer_norm.default, *node.args)
+        new = call(graph, target, *node.args, **node.kwargs)
     for user in list(node.users):
         user.replace_all_uses_with(new)
         graph.erase_node(user)

@@ -53,7 +53,6 @@ RULES: Mapping[Any, Rule] = {
             aten.mT.default,
             aten.movedim.int,
             aten.movedim.intlist,
-            aten.swapaxes.default,
         ),
         structural.PERMUTE,
     ),

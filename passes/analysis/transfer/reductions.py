@@ -1,12 +1,13 @@
 """Operators that mix the entries along some dims: reductions, softmax, normalisations, cumulative sums.
 
-Nothing they compute is constant (but for a norm whose affine weight is 0), every entry along a mixed dim is read when
-any result is, and mixed dims are pinned: a mean over fewer channels is another mean.
+Nothing they compute is constant (but for a norm whose affine weight is 0, and the mean, largest or smallest of constant
+entries), every entry along a mixed dim is read when any result is, and mixed dims are pinned: a mean over fewer
+channels is another mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
     from passes.analysis.constants import Constants
     from passes.analysis.ties import Ties
 
+aten = torch.ops.aten
 Dims = Callable[[fx.Node], Sequence[int]]
+
+# However many entries hold a number, these give that number again.
+_AVERAGES: Mapping[Any, Callable[..., torch.Tensor]] = {
+    aten.mean.dim: torch.mean,
+    aten.mean.default: torch.mean,
+    aten.amax.default: torch.amax,
+    aten.amin.default: torch.amin,
+}
 
 
 def dims_argument(node: fx.Node) -> Sequence[int]:
@@ -79,7 +89,18 @@ def reduction_rule(name: str, dims_of: Dims) -> Rule:
         for position, d in enumerate(kept):
             ties.same(ties.axis(source, d), ties.axis(node, d if keepdim else position))
 
-    return Rule(name, _unknown_value, live, ties, tabular=True)
+    def constant(node: fx.Node, constants: Constants) -> Fact:
+        fake, fact, average = tensor_of(node), constants.fact(tensor_inputs(node)[0]), _AVERAGES.get(node.target)
+        assert fake is not None
+        if average is None or not bool(fact.const.any()):
+            return _unknown_value(node, constants)
+        dims = list(dims_of(node))
+        keepdim = len(shape_of(node)) == fact.const.dim()
+        value = average(fact.value.to(fake.dtype), dims, keepdim=keepdim)
+        const = fact.const.to(torch.uint8).amin(dims, keepdim=keepdim).bool()
+        return make_fact(const.expand(fact_shape(node)), value.expand(fact_shape(node)))
+
+    return Rule(name, constant, live, ties, tabular=True)
 
 
 def mixing_rule(name: str, dims_of: Dims, parameters_from: int | None = None, tabular: bool = False) -> Rule:

@@ -36,6 +36,8 @@ BIAS, ONE, FIRST, ROWS = _weight(3), torch.tensor(1.0).double(), torch.zeros(1, 
 
 OPERATORS: dict[str, Op] = {
     "view": lambda z: z.flatten(2).unflatten(2, (3, 4)),
+    "reshape_as": lambda z: z.flatten(2).reshape_as(z),
+    "other names": lambda z: torch.concat([torch.multiply(z, 2), torch.subtract(z.swapdims(1, 1), z).clip(0)], 1),
     "view into data": lambda z: z.reshape(-1, H, C),
     "permute": lambda z: z.permute(3, 0, 2, 1),
     "transpose": lambda z: z.transpose(1, -1),
@@ -120,6 +122,12 @@ def value_next_to(graph: fx.Graph, target: object, parameter: str) -> tuple[fx.N
         if node.target is target and any(n.op == "get_attr" and n.target == parameter for n in operands):
             return node, next(n for n in operands if n.target != parameter)
     raise AssertionError(f"{parameter} is not read")
+
+
+@pytest.mark.parametrize("name", ["reshape_as", "other names", "outer", "einsum without a sum", "max"])
+def test_operators_with_several_names_are_known(name: str) -> None:
+    graph = passes.trace(Probe(OPERATORS[name]), torch.randn(5, T, H, C, dtype=torch.float64))
+    assert not unknown_operators(graph.graph)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
