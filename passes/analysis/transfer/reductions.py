@@ -1,8 +1,8 @@
 """Operators that mix the entries along some dims: reductions, softmax, normalisations, cumulative sums.
 
-Nothing they compute is constant (but for a norm whose affine weight is 0, and the mean, largest or smallest of constant
-entries), every entry along a mixed dim is read when any result is, and mixed dims are pinned: a mean over fewer
-channels is another mean.
+Nothing they compute is constant, but for a norm whose affine weight is 0, a batch norm's constant channels, and the
+mean, largest or smallest of constant entries. Every entry along a mixed dim is read when any result is, and mixed dims
+are pinned: a mean over fewer channels is another mean.
 """
 
 from __future__ import annotations
@@ -172,6 +172,28 @@ RMS_NORM = mixing_rule("rms_norm", trailing_dims, parameters_from=2)
 GROUP_NORM = mixing_rule("group_norm", all_but_batch)
 
 
+def _batch_norm_constant(node: fx.Node, constants: Constants) -> Fact:
+    """In eval mode an affine function of each channel, dim 1: constant where the channel is."""
+    source, weight, bias, mean, variance, training = node.args[:6]
+    assert isinstance(source, fx.Node)
+    x = constants.fact(source)
+    if training or not bool(x.const.any()):
+        return _unknown_value(node, constants)
+    const = x.const
+
+    def channels(given: Any, default: float) -> torch.Tensor:
+        nonlocal const
+        if not isinstance(given, fx.Node):
+            return torch.tensor(default, dtype=torch.float64)
+        fact, shape = constants.fact(given), [1, -1, *[1] * (x.const.dim() - 2)]
+        const = const & fact.const.reshape(shape)
+        return fact.value.double().reshape(shape)
+
+    scale = channels(weight, 1.0) * (channels(variance, 1.0) + float(node.args[7])).rsqrt()  # type: ignore[arg-type]
+    value = (x.value.double() - channels(mean, 0.0)) * scale + channels(bias, 0.0)
+    return make_fact(const, value.to(x.value.dtype))
+
+
 def _batch_norm_live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
     return {tensor_inputs(node)[0]: live_out}
 
@@ -184,4 +206,4 @@ def _batch_norm_ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
         ties.same(ties.axis(parameter, 0), ties.axis(node, 1))
 
 
-BATCH_NORM = Rule("batch_norm (eval)", _unknown_value, _batch_norm_live, _batch_norm_ties)
+BATCH_NORM = Rule("batch_norm (eval)", _batch_norm_constant, _batch_norm_live, _batch_norm_ties)

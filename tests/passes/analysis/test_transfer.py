@@ -33,7 +33,7 @@ def _weight(*shape: int) -> torch.Tensor:
 W_OUT, W_IN, SCALE, KERNEL, GROUPED = _weight(C, 5), _weight(5, C), _weight(C), _weight(3, T, 2), _weight(T, 2, 3)
 DEPTHWISE, WIDER, W_SPLIT, W_JOIN = _weight(T, 1, 3), _weight(3 * T, 1, 3), _weight(C, 2, 3), _weight(5, H, C)
 BIAS, ONE, FIRST, ROWS = _weight(3), torch.tensor(1.0).double(), torch.zeros(1, T, H, 2).long(), torch.tensor([3, 0])
-
+LEVEL = torch.linspace(0.1, 0.4, T).double()
 OPERATORS: dict[str, Op] = {
     "view": lambda z: z.flatten(2).unflatten(2, (3, 4)),
     "reshape_as": lambda z: z.flatten(2).reshape_as(z),
@@ -80,6 +80,7 @@ OPERATORS: dict[str, Op] = {
     "einsum of one": lambda z: torch.einsum("bthc->chbt", z) * 2,
     "softmax": lambda z: z.softmax(-1),
     "layer_norm": lambda z: functional.layer_norm(z, (C,), SCALE, SCALE),
+    "batch_norm": lambda z: functional.batch_norm(z, LEVEL, LEVEL + 1, SCALE[:T], LEVEL),
     "mean": lambda z: z.mean((1, 3)),
     "sum keeping": lambda z: z.sum(2, keepdim=True),
     "amax": lambda z: z.amax(-1),

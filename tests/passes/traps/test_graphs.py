@@ -113,6 +113,28 @@ def test_channels_go_through_a_maximum_over_positions() -> None:
     assert shape(result, "up.weight") == (4, 4)
 
 
+class Normed(nn.Module):
+    """Convolution, batch norm, nonlinearity: a masked channel is a number all the way, as a stem's or LeViT's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.norm, self.down = nn.Conv1d(4, 6, 1), nn.BatchNorm1d(6), nn.Linear(6, 4)
+        for numbers in self.norm.state_dict().values():
+            if numbers.is_floating_point():
+                numbers.uniform_(0.5, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.norm(self.up(x)).relu().mT)
+
+
+def test_constant_channels_go_through_a_batch_norm() -> None:
+    mask = without(6, 4, gone=[1, 5]).unsqueeze(-1)
+    result = shrink(Normed(), {"up.weight": mask}, torch.randn(2, 4, 5).double())
+    assert shape(result, "up.weight") == (4, 4, 1)
+    assert shape(result, "norm.running_mean") == (4,)
+
+
 class InPlace(nn.Module):
     def __init__(self, through_a_view: bool) -> None:
         super().__init__()
