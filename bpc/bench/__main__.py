@@ -129,7 +129,10 @@ def _contestants(
         found[f"{models[0].id}, multiple of {multiple}"] = (rebuild(dense, models[0], multiple), False)
     for name in peers:
         # The other tools leave a module: their users export it as torch does.
-        found[name] = (PEERS[name](models[0]), name in ("torch-pruning", "reference"))
+        try:
+            found[name] = (PEERS[name](models[0]), name in ("torch-pruning", "reference"))
+        except ModuleNotFoundError as error:
+            raise CommandError(str(error)) from error
     return found
 
 
