@@ -219,7 +219,8 @@ def _remember(module: nn.Module, plans: Iterable[Plan]) -> None:
 def _state(module: nn.Module) -> tuple[Any, ...]:
     """Changes when a weight does: every write in place counts up a tensor's version."""
     tensors = (*module.parameters(), *module.buffers())
-    return tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in tensors)
+    # Tensors made under torch.inference_mode keep no count; they are not trained either.
+    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in tensors)
 
 
 def _graph_of(module: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> fx.GraphModule:

@@ -94,6 +94,15 @@ def test_a_directory_loads_again(dense: DenseModel, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "small"]  # nothing left over
 
 
+def test_a_model_loaded_for_inference_only_runs(dense: DenseModel, tmp_path: Path) -> None:
+    dense.save_pretrained(tmp_path / "small")
+    with torch.inference_mode():
+        again = bpc.load(tmp_path / "small")
+        for _ in range(2):
+            actual = again(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
+        torch.testing.assert_close(actual, again.module(input_ids=IDS).logits, atol=1e-5, rtol=1e-5)
+
+
 def test_a_small_model_shrinks_again_and_loads_again(dense: DenseModel, tmp_path: Path) -> None:
     """Its directory holds every plan: the config only knows the sizes before the first."""
     dense.save_pretrained(tmp_path / "once")
