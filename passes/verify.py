@@ -70,7 +70,7 @@ def fresh_inputs(
     """(description, args, kwargs): the example, then random inputs with other batch and sequence sizes.
 
     Random integers stay in the example's range, 0/1 masks hide a random tail of each row (never all of it; see
-    `_visible`), floats follow the example's mean and spread.
+    `shown_value`), floats follow the example's mean and spread.
     """
     info = trace_info(graph_module)
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +114,7 @@ def _random_like(example: torch.Tensor, shape: Sequence[int], generator: torch.G
     if example.dtype is torch.bool or (
         not example.is_floating_point() and bool(((example == 0) | (example == 1)).all())
     ):
-        visible = _visible(example)
+        visible = shown_value(example)
         if len(shape) != 2:
             return torch.full(tuple(shape), visible, dtype=example.dtype)
         lengths = torch.randint(1, shape[-1] + 1, (shape[0], 1), generator=generator)
@@ -127,7 +127,7 @@ def _random_like(example: torch.Tensor, shape: Sequence[int], generator: torch.G
     return (noise * spread.nan_to_num(1.0) + example.float().mean()).to(example.dtype)
 
 
-def _visible(example: torch.Tensor) -> bool:
+def shown_value(example: torch.Tensor) -> bool:
     """What a 0/1 mask holds where something is to be seen: 1 in attention masks, 0 in torch's key padding masks.
 
     Padding is at one end of the rows: at the other all of them agree. A row that sees nothing would promise nothing.

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import onnx_ir as ir
 
-# Metadata key: {input name: [lowest, highest integer of the example], axis name: its size in the example}.
+# Metadata key: {input name: [lowest, highest integer to feed it], axis name: its size in the example}.
 INPUTS_KEY = "bpc.inputs"
 
 
 def random_feed(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
-    """Integers in the range of the example, masks all ones, normal floats; other axes at the example's size."""
+    """Integers in the example's range, masks that hide nothing, normal floats; other axes at the example's size."""
     ranges = json.loads(model.metadata_props.get(INPUTS_KEY, "{}"))
     generator = np.random.default_rng(0)
     sizes = {"batch": batch, "sequence": length}
@@ -22,10 +22,9 @@ def random_feed(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarra
         assert value.dtype is not None
         shape = [d if isinstance(d, int) else sizes.get(str(d.value), ranges.get(str(d.value), 2)) for d in value.shape]
         kind = value.dtype.numpy()
-        if not np.issubdtype(kind, np.integer):
+        if not (kind == np.bool_ or np.issubdtype(kind, np.integer)):
             feed[str(value.name)] = generator.standard_normal(shape).astype(kind)
             continue
         low, high = ranges.get(value.name, (1, 1))
-        low = 1 if (low, high) == (0, 1) else low
         feed[str(value.name)] = generator.integers(low, high + 1, shape).astype(kind)
     return feed

@@ -32,6 +32,7 @@ from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import Staging, write
 from passes.program import exported_program, trace_info
+from passes.verify import shown_value
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 
@@ -207,7 +208,10 @@ def _describe(model: ir.Model, dtype: str, graph: fx.GraphModule, axes: DynamicA
     ranges: dict[str, object] = dict(axes.example)
     for value, tensor in zip(model.graph.inputs, tensors, strict=True):
         if not tensor.is_floating_point():
-            ranges[str(value.name)] = (int(tensor.min()), int(tensor.max()))
+            low, high = int(tensor.min()), int(tensor.max())
+            if (low, high) == (0, 1):  # a mask: a benchmark hides nothing
+                low = high = int(shown_value(tensor))
+            ranges[str(value.name)] = (low, high)
     properties[INPUTS_KEY] = json.dumps(ranges)
 
 

@@ -1,6 +1,7 @@
-"""Attention as torch.onnx takes it: every head with its own keys.
+"""Attention as torch.onnx and ONNX Runtime take it: every head with its own keys, masks with a row per query.
 
-PyTorch broadcasts one key/value head over all query heads; the exporter refuses.
+PyTorch broadcasts one key/value head over all query heads, and a mask's one row (padding) over all queries; the
+exporter refuses the first, ONNX Runtime the second.
 """
 
 from __future__ import annotations
@@ -8,17 +9,18 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from passes.channels import shape_of
+from passes.channels import is_static, shape_of
 from passes.graph import copy_graph
 
 aten = torch.ops.aten
 
 
 def exportable_attention(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in which attention nodes read keys and values expanded to their heads."""
+    """A copy in which attention nodes read keys and values expanded to their heads, masks to their rows and columns."""
     result = copy_graph(graph_module)
     for node in result.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
         _expand_heads(node)
+        _expand_mask(node)
     result.recompile()
     return result
 
@@ -34,3 +36,31 @@ def _expand_heads(node: fx.Node) -> None:
         with node.graph.inserting_before(node):
             wide = node.graph.call_function(aten.expand.default, (value, [-1, heads, -1, -1]))
         node.update_arg(position, wide)
+
+
+def _expand_mask(node: fx.Node) -> None:
+    query, key = node.args[:2]
+    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    if not isinstance(mask, fx.Node) or len(shape_of(mask)) < 2:
+        return
+    with node.graph.inserting_before(node):
+        sizes = [-1] * (len(shape_of(mask)) - 2) + [
+            _length(source) if _is_one(shape_of(mask)[dim]) and not _is_one(shape_of(source)[-2]) else -1
+            for dim, source in ((-2, query), (-1, key))
+            if isinstance(source, fx.Node)
+        ]
+        if all(size == -1 for size in sizes):
+            return
+        node.replace_input_with(mask, node.graph.call_function(aten.expand.default, (mask, sizes)))
+
+
+def _length(value: fx.Node) -> int | fx.Node:
+    """Queries or keys of a (.., N, D) value."""
+    shape = shape_of(value)
+    if is_static(shape[-2]):
+        return int(shape[-2])
+    return value.graph.call_function(aten.sym_size.int, (value, len(shape) - 2))
+
+
+def _is_one(size: object) -> bool:
+    return is_static(size) and size == 1

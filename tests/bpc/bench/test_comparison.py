@@ -110,6 +110,25 @@ def test_inputs_keep_to_the_range_of_the_example(files: tuple[Path, Path]) -> No
     assert 3 <= ids.min() < ids.max() < 20
 
 
+class Padded(nn.Module):
+    """Hides keys in torch's sense: True is padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+
+
+def test_masks_hide_nothing_in_their_own_sense(tmp_path: Path) -> None:
+    padding = torch.arange(5).expand(2, 5) >= torch.tensor([[5], [3]])
+    written = export_onnx(passes.trace(Padded().eval(), (torch.randn(2, 5, 8), padding)), tmp_path / "m.onnx")
+    feed = random_feed(ir.load(written.path), 3, 4)
+    assert feed["padding"].shape == (3, 4)
+    assert not feed["padding"].any()
+
+
 def test_refusals(files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fewer than 7"):
         alternate([], repeats=5)

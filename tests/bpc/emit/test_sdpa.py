@@ -33,3 +33,27 @@ def test_attention_under_a_learned_bias_is_exported(trainable: bool, tmp_path: P
     agreement = export_onnx(graph, tmp_path / "model.onnx").agreement
     assert agreement is not None
     assert agreement.max_abs_diff <= 1e-5
+
+
+class Broadcast(nn.Module):
+    """Attention under a mask with one row for all queries, or one column for all keys."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, q: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        mask = keep.view(self.shape)
+        return torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, -1), (2, 1, -1, 1)])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_masks_that_broadcast_are_exported(shape: tuple[int, ...], dtype: torch.dtype, tmp_path: Path) -> None:
+    keep = (torch.arange(5).expand(2, 5) < torch.tensor([[5], [3]])).to(dtype)
+    if dtype is torch.bool and shape[-1] == 1:
+        keep = torch.ones_like(keep)  # a hidden query sees no key
+    graph = passes.trace(Broadcast(shape), (torch.randn(2, 3, 5, 4), keep))
+    agreement = export_onnx(graph, tmp_path / "model.onnx").agreement
+    assert agreement is not None
+    assert agreement.max_abs_diff <= 1e-5
