@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -64,6 +64,8 @@ def published(
     number = list(published_models()) if every else number
     models = [published_model(n) for n in number]
     cases = runs([runtime], dtype, None, device)
+    if plain and runtime != "onnx":
+        raise CommandError("--plain adds the files torch.onnx.export writes; leave --runtime out")
     found: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as name:
         graph = bert_base()
@@ -75,7 +77,7 @@ def published(
         for index, kinds in enumerate(rounds):
             dense_dtype = "float32" if device == "cpu" else kinds[0]
             dense: Any = graph
-            others: dict[str, Any] = {label: small for label, (small, _) in graphs.items()}
+            others: dict[str, Any] = {label: contestant.graph for label, contestant in graphs.items()}
             if runtime == "onnx":
                 folder = Path(name) / f"{index}"
                 folder.mkdir()
@@ -107,47 +109,57 @@ def published(
         speedup_figure(shown, published_points(), annotate=[f"{n}" for n in number]).savefig(plot, dpi=130)
 
 
+class _Contestant(NamedTuple):
+    """A graph to time against the dense one, and which files it gets."""
+
+    graph: Any
+    plain: bool = False  # as torch.onnx.export writes it
+    every_dtype: bool = False  # else only the dense model's
+
+
 def _contestants(
     dense: Any, models: list[PublishedModel], plain: bool, multiples: list[int], peers: list[str]
-) -> dict[str, tuple[Any, bool]]:
-    """{label: (graph, whether to export it plainly)} of every model to time against ``dense``."""
+) -> dict[str, _Contestant]:
+    """Every model to time against ``dense``, by its label."""
     from bpc.bench.peers import PEERS
     from bpc.bench.published import rebuild
 
     unknown = sorted(set(peers) - set(PEERS))
     if unknown:
         raise CommandError(f"--peer {unknown[0]}: choose {', '.join(PEERS)}")
-    found: dict[str, tuple[Any, bool]] = {}
+    found: dict[str, _Contestant] = {}
     if plain:
-        found["dense, plain"] = (dense, True)
+        found["dense, plain"] = _Contestant(dense, plain=True)
     for model in models:
         small = rebuild(dense, model)
-        found[f"{model.id}"] = (small, False)
+        found[f"{model.id}"] = _Contestant(small, every_dtype=True)
         if plain:
-            found[f"{model.id}, plain"] = (small, True)
+            found[f"{model.id}, plain"] = _Contestant(small, plain=True)
     for multiple in multiples:
-        found[f"{models[0].id}, multiple of {multiple}"] = (rebuild(dense, models[0], multiple), False)
+        found[f"{models[0].id}, multiple of {multiple}"] = _Contestant(rebuild(dense, models[0], multiple))
     for name in peers:
         # The other tools leave a module: their users export it as torch does.
         try:
-            found[name] = (PEERS[name](models[0]), name in ("torch-pruning", "reference"))
+            found[name] = _Contestant(PEERS[name](models[0]), plain=name in ("torch-pruning", "reference"))
         except ModuleNotFoundError as error:
             raise CommandError(str(error)) from error
     return found
 
 
 def _files(
-    graphs: dict[str, tuple[Any, bool]], folder: Path, kinds: list[str], dense_dtype: str, device: str
+    graphs: dict[str, _Contestant], folder: Path, kinds: list[str], dense_dtype: str, device: str
 ) -> dict[str, Path]:
     """{label: file}: the published models in every dtype, what they are compared with in that of the dense model."""
     from bpc.emit.recipe import PLAIN
 
     files = {}
-    for index, (label, (graph, plain)) in enumerate(graphs.items()):
-        options: dict[str, Any] = {"recipe": PLAIN} if plain else {}
-        for kind in kinds if label.isdigit() else [dense_dtype]:
+    for index, (label, contestant) in enumerate(graphs.items()):
+        options: dict[str, Any] = {"recipe": PLAIN} if contestant.plain else {}
+        for kind in kinds if contestant.every_dtype else [dense_dtype]:
             named = label if kind == dense_dtype else f"{label}, {kind}"
-            files[named] = _written(graph, folder / f"{index}-{kind}.onnx", target=device, dtype=kind, **options)
+            files[named] = _written(
+                contestant.graph, folder / f"{index}-{kind}.onnx", target=device, dtype=kind, **options
+            )
     return files
 
 

@@ -80,6 +80,7 @@ def test_published_command_times_and_writes(tmp_path: Path, monkeypatch: pytest.
     ("options", "message"),
     [
         (["--shape", "8"], "write batch x length, e.g. 8x128"),
+        (["--plain", "--runtime", "eager"], "--plain adds the files torch.onnx.export writes"),
         (["--device", "tpu"], "--device tpu: choose cpu, cuda"),
         (["--runtime", "cudagraphs"], "--runtime cudagraphs on cpu: choose onnx, eager, compiled"),
         (["--dtype", "float16"], "--dtype float16: onnx on cpu have float32, int8"),
