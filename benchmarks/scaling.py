@@ -82,7 +82,7 @@ def published(number: int, bits: int = 32) -> dict[str, Any]:
 
     import passes
     from bpc.bench.published import bert_base_model, example_inputs, published_model, structure_masks
-    from passes.analysis.roles import find_roles
+    from passes.structure.roles import find_roles
 
     torch.set_num_threads(THREADS)
     structure = published_model(number)

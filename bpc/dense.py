@@ -22,12 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import fx, nn
 
-from passes.base import PassManager
+from passes.driver import TOLERANCE, ShrinkResult, least_precise, shrink
+from passes.frontend.trace import trace
+from passes.ir.info import trace_info
+from passes.ir.manager import PassManager
 from passes.masks import MaskError, TensorFile
-from passes.module_view import Check, ModuleViewError, attributes_of, example_check
-from passes.pipeline import TOLERANCE, ShrinkResult, least_precise, shrink
-from passes.plan import Plan
-from passes.program import trace, trace_info
+from passes.plan.check import Check, example_check
+from passes.plan.data import Plan
+from passes.plan.errors import ModuleViewError
+from passes.plan.numbers import attributes_of
 from passes.report import ShrinkReport
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.shrink_dims import Granularity

@@ -17,12 +17,12 @@ from bpc.masks.files import multiply_masks
 from bpc.masks.mask_set import MaskSet
 from bpc.masks.plan import MaskPlan
 from bpc.spec import Spec, SpecLike, load_spec, resolve
-from passes.analysis.roles import Roles, find_roles
-from passes.graph import copy_graph, get_attribute, set_attribute
-from passes.pipeline import shrink
-from passes.prepare import TraceError
-from passes.program import trace, trace_info
+from passes.driver import shrink
+from passes.frontend.trace import trace
+from passes.ir.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.info import TraceError, trace_info
 from passes.rewrite.insert_masks import insert_masks
+from passes.structure.roles import Roles, find_roles
 
 if TYPE_CHECKING:
     from bpc.dense import DenseModel

@@ -15,18 +15,19 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from passes.analysis.attention_cores import find_attention_cores
-from passes.analysis.blocks import Block
 from passes.analysis.constants import Constants, WeightReader
-from passes.analysis.coupling import Coupling, couple
-from passes.analysis.linear import LinearForm, linear_form
+from passes.analysis.coupling.ragged import make_ragged
+from passes.analysis.coupling.solver import Coupling, couple
 from passes.analysis.liveness import Liveness
-from passes.analysis.ragged import make_ragged
-from passes.analysis.roles import find_roles
-from passes.base import PassManager
-from passes.channels import Axis, any_over, shape_of
+from passes.frontend.bake import BakeWeights
+from passes.ir.manager import PassManager
+from passes.ir.sizes import shape_of
 from passes.masks import MaskSource, resolve_masks
-from passes.rewrite.bake_weights import BakeWeights
+from passes.ops.facts import Axis, any_over
+from passes.ops.linear_form import LinearForm, linear_form
+from passes.structure.attention_cores import find_attention_cores
+from passes.structure.blocks import Block
+from passes.structure.roles import find_roles
 
 State = Literal["dead", "constant", "live", "pinned"]
 

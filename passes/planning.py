@@ -18,13 +18,13 @@ from torch import fx
 
 from passes.analysis.constants import Constants, WeightReader
 from passes.analysis.liveness import Liveness
-from passes.base import PassManager
-from passes.graph import get_attribute
+from passes.frontend.bake import BakeWeights
+from passes.ir.graph import get_attribute
+from passes.ir.info import trace_info
+from passes.ir.manager import PassManager
 from passes.masks import MaskSource, resolve_masks
 from passes.masks.check import MaskError
-from passes.plan import Cut, Fold, Plan
-from passes.program import trace_info
-from passes.rewrite.bake_weights import BakeWeights
+from passes.plan.data import Cut, Fold, Plan
 from passes.rewrite.fold_constants import find_fold
 from passes.rewrite.shrink_dims import Granularity, choose_keeps, head_views, plan_cuts
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
-from passes.analysis.coupling import Coupling
-from passes.analysis.transfer import unknown_operators
-from passes.analysis.why_kept import why_kept
-from passes.channels import Axis
-from passes.graph import get_attribute
-from passes.verify import Agreement
+from passes.analysis.coupling.solver import Coupling
+from passes.analysis.coupling.why_kept import why_kept
+from passes.ir.graph import get_attribute
+from passes.ops.facts import Axis
+from passes.ops.table import unknown_operators
+from passes.verify.compare import Agreement
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from transformers import (
 
 import passes
 from bpc.bench.published import PublishedModel, bert_base_model, example_inputs, random_dims, structure_masks
-from passes.analysis.roles import find_roles
+from passes.structure.roles import find_roles
 
 _ALL = slice(None)
 

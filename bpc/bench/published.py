@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from transformers import BertConfig, BertForQuestionAnswering
 
 import passes
-from passes.analysis.roles import LinearRole, Roles, find_roles
+from passes.structure.roles import LinearRole, Roles, find_roles
 
 
 @dataclass(frozen=True)

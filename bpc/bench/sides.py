@@ -18,7 +18,8 @@ from bpc.emit.axes import dynamic_axes, resized_inputs
 from bpc.emit.flops import FlopModel, flop_model
 from bpc.emit.half import convert_graph
 from bpc.emit.onnx import DTYPE_KEY, FLOPS_KEY, OPSET, export_onnx, graph_of
-from passes.program import exported_program, trace_info
+from passes.frontend.trace import exported_program
+from passes.ir.info import trace_info
 
 Runtime = Literal["onnx", "eager", "compiled", "cudagraphs"]
 Device = Literal["cpu", "cuda"]

@@ -40,7 +40,7 @@ def _exit_code(error: Exception) -> int | None:
     from bpc.emit.check import ExportError
     from bpc.spec import SpecError
     from passes import MaskError, TraceError, VerificationError
-    from passes.module_view import ModuleViewError
+    from passes.plan.errors import ModuleViewError
 
     if isinstance(error, VerificationError | ExportError):
         return DIFFERENT

@@ -28,8 +28,8 @@ def inspect(
     from bpc.cli.models import load_graph, mask_source
     from bpc.cli.output import check_file
     from bpc.spec import explain, load_spec, resolve
-    from passes.analysis.roles import find_roles
     from passes.explain import explain as explain_masks
+    from passes.structure.roles import find_roles
 
     console = quiet_console()
     source = mask_source(masks, threshold)

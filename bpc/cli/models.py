@@ -14,8 +14,8 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from bpc.cli.errors import CommandError
 from bpc.inputs import example_inputs
+from passes.frontend.trace import trace
 from passes.masks import BlockScores, MaskSource
-from passes.program import trace
 
 
 def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:

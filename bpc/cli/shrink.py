@@ -37,8 +37,8 @@ def shrink(
     from bpc.dense import DenseModel
     from bpc.inputs import example_inputs
     from bpc.masks.files import multiply_masks
+    from passes.ir.info import trace_info
     from passes.masks import resolve_masks
-    from passes.program import trace_info
 
     console = quiet_console()
     check_directory("--out", out, model)

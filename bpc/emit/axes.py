@@ -17,7 +17,7 @@ from torch import fx
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from passes.program import trace_info
+from passes.ir.info import trace_info
 
 
 @dataclass(frozen=True)

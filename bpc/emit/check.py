@@ -13,8 +13,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from bpc.emit.axes import DynamicAxes, resized_inputs
-from passes.program import trace_info
-from passes.verify import fresh_inputs, outputs_of
+from passes.ir.info import trace_info
+from passes.verify.inputs import fresh_inputs
+from passes.verify.run import outputs_of
 
 # Largest difference allowed, relative to the outputs' size. int8's error is a property of the model and its
 # calibration, so it is measured and reported; the bound only catches files that are plainly wrong. Half precision is

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from bpc.emit.axes import DynamicAxes, resized_inputs
-from passes.program import trace_info
+from passes.ir.info import trace_info
 
 
 def count_flops(graph: fx.GraphModule, axes: DynamicAxes, sizes: Mapping[str, int]) -> int:

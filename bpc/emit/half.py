@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from passes.graph import copy_graph, get_attribute, set_attribute
-from passes.metadata import propagate_metadata
+from passes.ir.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.metadata import propagate_metadata
 
 aten = torch.ops.aten
 

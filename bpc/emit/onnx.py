@@ -31,8 +31,9 @@ from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import Staging, write
-from passes.program import exported_program, trace_info
-from passes.verify import shown_value
+from passes.frontend.trace import exported_program
+from passes.ir.info import trace_info
+from passes.verify.inputs import shown_value
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from passes.channels import is_static, shape_of
-from passes.graph import copy_graph
+from passes.ir.graph import copy_graph
+from passes.ir.sizes import is_static, shape_of
 
 aten = torch.ops.aten
 

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from bpc.emit.onnx import graph_of
 from bpc.emit.storage import Staging
-from passes.program import exported_program
+from passes.frontend.trace import exported_program
 
 
 def compile_graph(source: Any, *, dynamic: bool | None = None, mode: str | None = None) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from bpc.report.curves import curves_figure
 from bpc.report.picture import pattern_figure
 from bpc.report.summary import summarize
 from bpc.report.table import pruning_markdown
-from passes.pipeline import ShrinkResult
+from passes.driver import ShrinkResult
 
 if TYPE_CHECKING:
     from bpc.dense import DenseModel

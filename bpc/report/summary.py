@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from passes.analysis.roles import LinearRole, Roles, find_roles
-from passes.plan import Cut, Plan
+from passes.plan.data import Cut, Plan
+from passes.structure.roles import LinearRole, Roles, find_roles
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bpc.masks.plan import MaskPlan
 from bpc.spec.schema import Spec
-from passes.analysis.roles import LinearRole, Roles
+from passes.structure.roles import LinearRole, Roles
 
 
 def explain(spec: Spec, roles: Roles, plans: Sequence[MaskPlan], *, every_weight: bool = False) -> Table:

@@ -15,7 +15,7 @@ import networkx as nx
 
 from bpc.spec.errors import SpecError
 from bpc.spec.schema import Rule
-from passes.analysis.roles import LinearRole, Roles
+from passes.structure.roles import LinearRole, Roles
 
 
 @dataclass(frozen=True)

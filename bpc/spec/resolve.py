@@ -13,7 +13,7 @@ from bpc.masks.plan import MaskPlan
 from bpc.spec.errors import SpecError
 from bpc.spec.pairing import Pair, pair_up
 from bpc.spec.schema import BlockSize, Rule, Spec
-from passes.analysis.roles import LinearRole, Roles
+from passes.structure.roles import LinearRole, Roles
 
 
 def resolve(spec: Spec, roles: Roles) -> tuple[MaskPlan, ...]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import fx
 
-from passes.analysis.linear import LinearForm, linear_form
-from passes.analysis.softmax import row_stochastic_nodes
-from passes.analysis.transfer import rule_for
-from passes.channels import Fact, fact_shape, is_parameter, nothing_constant, tensor_of
-from passes.graph import get_attribute
+from passes.ir.graph import get_attribute
+from passes.ir.sizes import is_parameter, tensor_of
+from passes.ops.facts import Fact, fact_shape, nothing_constant
+from passes.ops.linear_form import LinearForm, linear_form
+from passes.ops.softmax import row_stochastic_nodes
+from passes.ops.table import rule_for
 
 WeightReader = Callable[[str], torch.Tensor | None]
 

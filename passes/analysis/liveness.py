@@ -8,8 +8,9 @@ import torch
 from torch import fx
 
 from passes.analysis.constants import Constants
-from passes.analysis.transfer import rule_for
-from passes.channels import fact_shape, tensor_inputs, tensor_of
+from passes.ir.sizes import tensor_inputs, tensor_of
+from passes.ops.facts import fact_shape
+from passes.ops.table import rule_for
 
 
 class Liveness:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from passes.graph import get_attribute
-from passes.program import trace_info
+from passes.ir.graph import get_attribute
+from passes.ir.info import trace_info
 
 
 class MaskError(ValueError):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from passes.base import Pass, PassResult
-from passes.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.manager import Pass, PassResult
 from passes.masks.check import MaskError
 
 

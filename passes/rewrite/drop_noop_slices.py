@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from passes.analysis.transfer.structural import slice_arguments
-from passes.base import Pass, PassResult
-from passes.channels import is_static, shape_of, tensor_inputs
-from passes.graph import copy_graph
+from passes.ir.graph import copy_graph
+from passes.ir.manager import Pass, PassResult
+from passes.ir.sizes import is_static, shape_of, tensor_inputs
+from passes.ops.structural import slice_arguments
 
 aten = torch.ops.aten
 

@@ -13,12 +13,12 @@ import torch
 from torch import fx
 
 from passes.analysis.constants import Constants
-from passes.analysis.linear import LinearForm
-from passes.analysis.transfer.linear import some
-from passes.base import Pass, PassResult
-from passes.channels import is_parameter, tensor_of
-from passes.graph import collect_replaced, copy_graph, set_attribute
-from passes.plan import Fold
+from passes.ir.graph import collect_replaced, copy_graph, set_attribute
+from passes.ir.manager import Pass, PassResult
+from passes.ir.sizes import is_parameter, tensor_of
+from passes.ops.linear import some
+from passes.ops.linear_form import LinearForm
+from passes.plan.data import Fold
 
 aten = torch.ops.aten
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from torch import fx, nn
 
-from passes.base import Pass, PassResult
-from passes.graph import copy_graph
-from passes.program import trace_info
+from passes.ir.graph import copy_graph
+from passes.ir.info import trace_info
+from passes.ir.manager import Pass, PassResult
 
 PREFIX = "block_masks"
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from passes.analysis.linear import LinearForm, linear_form
-from passes.base import Pass, PassResult
-from passes.channels import is_parameter
-from passes.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
-from passes.metadata import call
+from passes.ir.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
+from passes.ir.manager import Pass, PassResult
+from passes.ir.metadata import call
+from passes.ir.sizes import is_parameter
+from passes.ops.linear_form import LinearForm, linear_form
 
 aten = torch.ops.aten
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from passes.analysis.coupling import Coupling
-from passes.analysis.ties import Repeat
+from passes.analysis.coupling.solver import Coupling
+from passes.ops.ties import Repeat
 
 aten = torch.ops.aten
 

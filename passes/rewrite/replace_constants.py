@@ -15,9 +15,9 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
-from passes.base import Pass, PassResult
-from passes.channels import is_parameter, shape_of, tensor_of
-from passes.graph import copy_graph, eliminate_dead_code, size_argument
+from passes.ir.graph import copy_graph, eliminate_dead_code, size_argument
+from passes.ir.manager import Pass, PassResult
+from passes.ir.sizes import is_parameter, shape_of, tensor_of
 
 aten = torch.ops.aten
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from passes.base import Pass, PassResult
-from passes.graph import copy_graph
-from passes.metadata import propagate_metadata
+from passes.ir.graph import copy_graph
+from passes.ir.manager import Pass, PassResult
+from passes.ir.metadata import propagate_metadata
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,19 @@ import torch
 from torch import fx
 
 from passes.analysis.constants import Constants
-from passes.analysis.coupling import Coupling, couple, solve
-from passes.analysis.even import even_heads
+from passes.analysis.coupling.even import even_heads
+from passes.analysis.coupling.ragged import make_ragged
+from passes.analysis.coupling.round_up import round_up
+from passes.analysis.coupling.solver import Coupling, couple, solve
 from passes.analysis.liveness import Liveness
-from passes.analysis.ragged import make_ragged
-from passes.analysis.round_up import round_up
-from passes.analysis.transfer.attention import operands as attention_operands
-from passes.analysis.transfer.conv import CONVOLUTIONS, GROUPS, group_count
-from passes.analysis.transfer.structural import cat_dim, select_index, slice_arguments, slice_index
-from passes.base import Pass, PassResult
-from passes.channels import Axis, axis, is_parameter, shape_of, tensor_inputs, tensor_of
-from passes.graph import collect_replaced, copy_graph, eliminate_dead_code, get_attribute, set_attribute
-from passes.plan import Cut, HeadView, cut_tensor
+from passes.ir.graph import collect_replaced, copy_graph, eliminate_dead_code, get_attribute, set_attribute
+from passes.ir.manager import Pass, PassResult
+from passes.ir.sizes import is_parameter, shape_of, tensor_inputs, tensor_of
+from passes.ops.attention import operands as attention_operands
+from passes.ops.conv import CONVOLUTIONS, GROUPS, group_count
+from passes.ops.facts import Axis, axis
+from passes.ops.structural import cat_dim, select_index, slice_arguments, slice_index
+from passes.plan.data import Cut, HeadView, cut_tensor
 from passes.rewrite.repeats import rewrite_repeats
 
 aten = torch.ops.aten

@@ -19,9 +19,9 @@ from transformers import (
 
 from bpc.program import Program, compile
 from bpc.spec import SpecError
-from passes.analysis.roles import find_roles
-from passes.pipeline import shrink
-from passes.prepare import TraceError
+from passes.driver import shrink
+from passes.ir.info import TraceError
+from passes.structure.roles import find_roles
 
 SPEC: dict[str, Any] = {
     "rules": [

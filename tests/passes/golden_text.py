@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from passes.channels import shape_of, tensor_of
-from passes.graph import get_attribute
+from passes.ir.graph import get_attribute
+from passes.ir.sizes import shape_of, tensor_of
 
 
 def printed(graph_module: fx.GraphModule) -> str:

@@ -16,9 +16,9 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 import passes
-from passes.graph import get_attribute
-from passes.pipeline import TOLERANCE, least_precise
-from passes.program import trace_info
+from passes.driver import TOLERANCE, least_precise
+from passes.ir.graph import get_attribute
+from passes.ir.info import trace_info
 from tests.passes.families import FAMILIES, Family, make
 from tests.passes.family_masks import KINDS, draw, masked
 from tests.passes.family_structure import predict_shapes

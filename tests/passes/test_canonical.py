@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import fx, nn
 
-from passes.canonical import canonicalise
-from passes.program import trace
+from passes.frontend.canonical import canonicalise
+from passes.frontend.trace import trace
 from tests.passes.golden_text import printed
 
 aten = torch.ops.aten

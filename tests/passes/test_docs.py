@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = {
-    "adding-an-operator.md": ("rule", "passes/analysis/transfer/glu.py", "passes/analysis/transfer/__init__.py"),
-    "adding-a-pass.md": ("pass", "passes/rewrite/drop_noop_slices.py", "passes/pipeline.py"),
+    "adding-an-operator.md": ("rule", "passes/ops/glu.py", "passes/ops/table.py"),
+    "adding-a-pass.md": ("pass", "passes/rewrite/drop_noop_slices.py", "passes/driver.py"),
 }
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import passes
-from passes.dummies import dummy_inputs
-from passes.program import trace_info
+from passes.frontend.dummies import dummy_inputs
+from passes.ir.info import trace_info
 
 IDS = torch.tensor([[3, 1, 0], [2, 0, 0]])
 

@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 
 import passes
-from passes.graph import get_attribute
+from passes.ir.graph import get_attribute
 from tests.passes.families.base import scale_parameters, text
 from tests.passes.families.decoders import CAUSAL
 

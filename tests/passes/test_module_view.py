@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 import passes
-from passes.module_view import ModuleViewError, attributes_of
-from passes.pipeline import TOLERANCE, least_precise
-from passes.plan import Plan
+from passes.driver import TOLERANCE, least_precise
+from passes.plan.data import Plan
+from passes.plan.errors import ModuleViewError
+from passes.plan.numbers import attributes_of
 from passes.rewrite.shrink_dims import Granularity
 from tests.passes.families import FAMILIES
 from tests.passes.family_masks import draw, masked

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from passes.plan import Cut, Fold, HeadView, Plan, cut_tensor
+from passes.plan.data import Cut, Fold, HeadView, Plan, cut_tensor
 
 PLAN = Plan(
     cuts=(Cut("up.weight", (3, 2), {0: (0, 2)}, (2,), 0), Cut("up.bias", (3,), {0: (0, 2)})),

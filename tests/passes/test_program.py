@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from passes.graph import get_attribute
-from passes.program import TraceError, exported_program, retrace, trace, trace_info
+from passes.frontend.trace import exported_program, retrace, trace
+from passes.ir.graph import get_attribute
+from passes.ir.info import TraceError, trace_info
 
 aten = torch.ops.aten
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import passes
-from passes.analysis.why_kept import ROTARY, SHARED
+from passes.analysis.coupling.why_kept import ROTARY, SHARED
 from tests.passes.families import FAMILIES, make
 
 

@@ -6,18 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from passes.base import Pass, PassError, PassManager, PassResult
-from passes.graph import copy_graph, get_attribute, set_attribute
-from passes.pipeline import shrink
-from passes.program import trace
-from passes.verify import (
-    GraphInvariantError,
-    NotFiniteError,
-    VerificationError,
-    check_graph,
-    fresh_inputs,
-    verify_equivalent,
-)
+from passes.driver import shrink
+from passes.frontend.trace import trace
+from passes.ir.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.invariants import GraphInvariantError, check_graph
+from passes.ir.manager import Pass, PassError, PassManager, PassResult
+from passes.verify.compare import verify_equivalent
+from passes.verify.errors import NotFiniteError, VerificationError
+from passes.verify.inputs import fresh_inputs
 
 
 class Net(nn.Module):

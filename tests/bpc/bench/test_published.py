@@ -16,7 +16,7 @@ from bpc.bench.published import PublishedModel, published_model, published_model
 from bpc.bench.result import Comparison, this_machine
 from bpc.bench.timing import Timing
 from bpc.emit.onnx import export_onnx
-from passes.analysis.roles import find_roles
+from passes.structure.roles import find_roles
 
 
 def tiny_base(seed: int = 0) -> torch.fx.GraphModule:

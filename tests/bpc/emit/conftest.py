@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForQuestionAnswering
 import passes
 from bpc.emit.axes import dynamic_axes
 from bpc.emit.onnx import to_onnx
-from passes.program import exported_program
+from passes.frontend.trace import exported_program
 
 
 def tiny_bert(heads: tuple[int, ...] = (3, 1), ffn: tuple[int, ...] = (20, 12), seed: int = 0) -> nn.Module:

@@ -6,7 +6,7 @@ from torch import fx, nn
 import passes
 from bpc.emit.axes import dynamic_axes
 from bpc.emit.flops import FlopModel, count_flops, flop_model
-from passes.program import exported_program
+from passes.frontend.trace import exported_program
 
 
 def test_linear_layers_and_both_attention_products_are_counted(tiny_graph: fx.GraphModule) -> None:

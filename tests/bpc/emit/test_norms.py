@@ -14,7 +14,7 @@ import passes
 from bpc.emit.axes import dynamic_axes
 from bpc.emit.norms import BiasIntoNorm, ResidualAsDifference
 from bpc.emit.onnx import to_onnx
-from passes.program import exported_program
+from passes.frontend.trace import exported_program
 
 X = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
 

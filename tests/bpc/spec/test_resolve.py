@@ -14,8 +14,8 @@ from torch import nn
 
 from bpc.masks.plan import MaskPlan
 from bpc.spec import SpecError, explain, load_spec, resolve
-from passes.analysis.roles import Roles, find_roles
-from passes.program import trace
+from passes.frontend.trace import trace
+from passes.structure.roles import Roles, find_roles
 
 CAUSAL: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 CAUSAL |= {"num_key_value_heads": 2, "intermediate_size": 64, "use_cache": False, "pad_token_id": 0}

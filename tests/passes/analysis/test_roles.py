@@ -10,8 +10,8 @@ import torch
 import transformers as hf
 from torch import nn
 
-from passes.analysis.roles import Roles, find_roles
-from passes.program import trace
+from passes.frontend.trace import trace
+from passes.structure.roles import Roles, find_roles
 
 BASE: dict[str, Any] = {
     "vocab_size": 50,

@@ -16,7 +16,7 @@ from torch.nn import functional
 import passes
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
-from passes.analysis.transfer import unknown_operators
+from passes.ops.table import unknown_operators
 
 aten = torch.ops.aten
 Op = Callable[[torch.Tensor], torch.Tensor]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import fx, nn
 
+from passes.frontend.trace import trace
 from passes.masks import MaskError
-from passes.program import trace
 from passes.rewrite.apply_masks import ApplyMasks
 from tests.passes.golden_text import printed
 

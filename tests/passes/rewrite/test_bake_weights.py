@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrize, prune
 
 import passes
-from passes.program import trace
-from passes.rewrite.bake_weights import BakeWeights
+from passes.frontend.bake import BakeWeights
+from passes.frontend.trace import trace
 from tests.passes.golden_text import printed
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes")

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from passes.program import trace
+from passes.frontend.trace import trace
 from passes.rewrite.fold_constants import FoldConstants
 from tests.passes.golden_text import printed
 

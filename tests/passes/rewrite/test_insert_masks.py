@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from passes.program import trace
+from passes.frontend.trace import trace
 from passes.rewrite.insert_masks import InsertMasks, MaskInsertionError, RemoveMasks, insert_masks, remove_masks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "insert_masks.txt"

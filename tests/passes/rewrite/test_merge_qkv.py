@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import passes
-from passes.analysis.linear import linear_form
+from passes.ops.linear_form import linear_form
 from passes.rewrite.merge_qkv import MergeQKV
 from tests.passes.golden_text import printed
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from passes.program import trace
+from passes.frontend.trace import trace
 from passes.rewrite.replace_constants import ReplaceConstants
 from tests.passes.golden_text import printed
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from passes.channels import Axis
-from passes.graph import get_attribute
-from passes.program import trace
+from passes.frontend.trace import trace
+from passes.ir.graph import get_attribute
+from passes.ops.facts import Axis
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.retrace import Retrace

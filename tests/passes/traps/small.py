@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 import passes
-from passes.graph import get_attribute
+from passes.ir.graph import get_attribute
 
 H, D, C = 4, 4, 16  # heads, dims per head, channels
 

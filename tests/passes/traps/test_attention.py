@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import passes
-from passes.graph import get_attribute
+from passes.ir.graph import get_attribute
 from tests.passes.traps.small import Attention, C, D, H, calls, dead, example, parameters_left, shape, shrink, without
 
 aten = torch.ops.aten

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import passes
-from passes.pipeline import least_precise
+from passes.driver import least_precise
 from tests.passes.traps.small import Attention, C, example, parameters_left, shape, shrink, without
 
 

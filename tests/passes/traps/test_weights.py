@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 import passes
-from passes.graph import get_attribute
+from passes.ir.graph import get_attribute
 from tests.passes.families import FAMILIES, make
 from tests.passes.traps.small import C, D, H, parameters_left, shape, shrink, without
 

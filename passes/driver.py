@@ -1,0 +1,128 @@
+"""`shrink`: the ordered list of passes, each with the reason for its place, and the verification of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from passes.frontend.bake import BakeWeights
+from passes.ir.info import trace_info
+from passes.ir.manager import Pass, PassManager
+from passes.masks import MaskSource, resolve_masks
+from passes.plan.check import example_check
+from passes.plan.data import Plan
+from passes.report import ShrinkReport, build_report, summarise
+from passes.rewrite.apply_masks import ApplyMasks
+from passes.rewrite.drop_noop_slices import DropNoopSlices
+from passes.rewrite.fold_constants import FoldConstants
+from passes.rewrite.replace_constants import ReplaceConstants
+from passes.rewrite.retrace import Retrace
+from passes.rewrite.shrink_dims import Granularity, ShrinkDims
+from passes.verify.compare import Trial, compare, record_reference
+from passes.verify.diverge import first_divergence
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
+
+
+@dataclass(frozen=True)
+class ShrinkResult:
+    """The small graph, the plan that made it, and what to tell the user."""
+
+    graph_module: fx.GraphModule
+    plan: Plan
+    report: ShrinkReport
+
+
+def shrink_passes(
+    masks: Mapping[str, torch.Tensor], granularity: Granularity = "dims", multiple: int = 1
+) -> tuple[Pass, ...]:
+    """The pipeline. The order is the theory's: numbers first, then constants, then shapes."""
+    return (
+        ApplyMasks(masks),  # first: every analysis reads plain zeros
+        FoldConstants(),  # before shapes change: a folded channel is dead and need not be kept
+        ShrinkDims(granularity, multiple),  # a dead sublayer keeps a zero index, so that modules can follow (`Plan`)
+        Retrace(),  # metadata is true again
+        ReplaceConstants(),  # the graph alone drops the sublayers that died
+        DropNoopSlices(),  # after all that may turn a slice into one of everything
+    )
+
+
+def shrink(
+    graph_module: fx.GraphModule,
+    masks: MaskSource = None,
+    *,
+    verify: bool = True,
+    tolerance: float | None = None,
+    granularity: Granularity = "dims",
+    multiple: int = 1,
+) -> ShrinkResult:
+    """Rewrite a traced graph into a smaller dense one that computes exactly what the masked one does.
+
+    Parameters
+    ----------
+    graph_module: from `passes.trace`. Not modified.
+    masks: {parameter name: bool tensor of the parameter's shape, True = kept}, a file of them, block scores, or None,
+        which reads the zeros in the weights; see `passes.masks.resolve_masks`. Raises `passes.MaskError`.
+    verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more than
+        ``tolerance`` (relative to the outputs' scale; default by dtype, 1e-5 in float32, 1e-10 in float64).
+    granularity: "dims" removes all that can go; "even", "heads" and "units" cut attention less finely (see
+        `ShrinkDims`), for modules whose forward has one head size, or one head count, for all layers.
+    multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
+        names them; docs/benchmarks-onnx.md has what it costs.
+
+    Exactness is promised for attention rows that see at least one key.
+    """
+    graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module  # weights computed from masks: numbers
+    apply, *others = shrink_passes(resolve_masks(graph_module, masks), granularity, multiple)
+    masked = [PassManager((apply,)).run(graph_module).graph_module]
+    before = summarise(masked[0])
+    reference = record_reference(masked[0]) if verify else None
+    outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
+    small = outcome.graph_module
+    if outcome.facts["replace-constants"]["constants"]:
+        small = _shrink_again(small, granularity, multiple)
+    agreement = None
+    if reference is not None:
+        tolerance = TOLERANCE[least_precise(graph_module)] if tolerance is None else tolerance
+
+        def locate(trial: Trial) -> str:
+            again = PassManager((apply,)).run(graph_module).graph_module
+            return first_divergence(again, small, trial.args, trial.kwargs, tolerance)
+
+        agreement = compare(reference, small, tolerance=tolerance, locate=locate)
+    folds = tuple(outcome.facts["fold-constants"]["folds"])
+    plan = Plan(
+        cuts=tuple(outcome.facts["shrink-dims"]["cuts"]),
+        folds=folds,
+        constants=tuple(outcome.facts["replace-constants"]["constants"]),
+        heads=tuple(outcome.facts["shrink-dims"]["heads"]),
+        aliases=trace_info(graph_module).aliases,
+        example=lambda: example_check(small, 10 * TOLERANCE[least_precise(small)]),
+    )
+    report = build_report(before, small, outcome.facts["shrink-dims"]["coupling"], agreement)
+    return ShrinkResult(small, plan, report)
+
+
+def _shrink_again(graph_module: fx.GraphModule, granularity: Granularity, multiple: int) -> fx.GraphModule:
+    """Where a dead sublayer shared weights with live ones (fused q, k, v), its rows go from the graph as well."""
+    while True:
+        outcome = PassManager((FoldConstants(), ShrinkDims(granularity, multiple))).run(graph_module)
+        if not outcome.modified:
+            return graph_module
+        graph_module = (
+            PassManager((Retrace(), ReplaceConstants(), DropNoopSlices())).run(outcome.graph_module).graph_module
+        )
+
+
+def least_precise(graph_module: fx.GraphModule) -> torch.dtype:
+    """The least precise floating dtype among the parameters and the values on the way to the outputs.
+
+    A softmax computed in float32 inside a float64 model makes its rows sum to 1 only to float32's precision.
+    """
+    tensors = [n.meta.get("val") for n in graph_module.graph.nodes]
+    found: set[Any] = {t.dtype for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()}
+    return min(found, key=lambda d: torch.finfo(d).bits, default=torch.float32)

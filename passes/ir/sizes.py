@@ -1,0 +1,108 @@
+"""Sizes of traced values: static (an int) or symbolic (from the inputs), and how reshapes group them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sympy
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def tensor_of(node: fx.Node) -> torch.Tensor | None:
+    """The fake tensor a node stands for; None for sizes, tuples and asserts."""
+    value = node.meta.get("val")
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def is_static(size: Any) -> bool:
+    return isinstance(size, int)
+
+
+def shape_of(node: fx.Node) -> tuple[Any, ...]:
+    """Sizes of the value: ints for channel dims, SymInts for data dims. Raises TypeError for non-tensors."""
+    value = tensor_of(node)
+    if value is None:
+        raise TypeError(f"{node.name} is not a tensor")
+    sizes: tuple[Any, ...] = tuple(value.shape)
+    return tuple(int(s) if is_static(s) or s.node.expr.is_number else s for s in sizes)
+
+
+def tensor_inputs(node: fx.Node) -> list[fx.Node]:
+    return [n for n in node.all_input_nodes if tensor_of(n) is not None]
+
+
+def is_parameter(node: fx.Node) -> bool:
+    """A get_attr node: parameter, buffer or lifted constant."""
+    return node.op == "get_attr"
+
+
+class DimGroup(NamedTuple):
+    """Dims of a reshape whose products agree: ``inputs`` become ``outputs``."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def reshape_groups(in_shape: Sequence[Any], out_shape: Sequence[Any]) -> list[DimGroup]:
+    """Factor a reshape into the smallest groups of input and output dims of equal product.
+
+    Sizes of 1 belong to no group. Symbolic sizes are compared by giving every symbol its own large prime; where that
+    breaks a divisibility the graph relies on, the sizes of the traced example decide.
+    """
+    for number in (_prime_sizes, _hint_sizes):
+        ins, outs = number(in_shape), number(out_shape)
+        if math.prod(ins) == math.prod(outs):
+            return _match_products(ins, outs, in_shape, out_shape)
+    return [DimGroup(tuple(range(len(in_shape))), tuple(range(len(out_shape))))]
+
+
+def _match_products(
+    ins: list[int], outs: list[int], in_shape: Sequence[Any], out_shape: Sequence[Any]
+) -> list[DimGroup]:
+    left = [d for d, s in enumerate(in_shape) if not (is_static(s) and s == 1)]
+    right = [d for d, s in enumerate(out_shape) if not (is_static(s) and s == 1)]
+    groups, i, j = [], 0, 0
+    while i < len(left) or j < len(right):
+        a, b = left[i : i + 1], right[j : j + 1]
+        i, j = i + 1, j + 1
+        while math.prod(ins[d] for d in a) != math.prod(outs[d] for d in b):
+            if math.prod(ins[d] for d in a) < math.prod(outs[d] for d in b) and i < len(left):
+                a.append(left[i])
+                i += 1
+            elif j < len(right):
+                b.append(right[j])
+                j += 1
+            else:
+                a += left[i:]
+                i = len(left)
+        groups.append(DimGroup(tuple(a), tuple(b)))
+    return groups
+
+
+def _hint_sizes(shape: Sequence[Any]) -> list[int]:
+    return [s if is_static(s) else int(s.node.hint) for s in shape]
+
+
+def _prime_sizes(shape: Sequence[Any]) -> list[int]:
+    def number(size: Any) -> int:
+        if is_static(size):
+            return size
+        expr = size.node.expr
+        if isinstance(expr, sympy.Symbol):
+            return _prime_for(expr)
+        return int(expr.xreplace({symbol: sympy.Integer(_prime_for(symbol)) for symbol in expr.free_symbols}))
+
+    return [number(size) for size in shape]
+
+
+@functools.cache
+def _prime_for(symbol: sympy.Symbol) -> int:
+    """A prime of about a million for each symbol number; gaps between primes of that size stay far below 1000."""
+    digits = int("".join(c for c in symbol.name if c.isdigit()) or 0)
+    return int(sympy.nextprime(1_000_000 + 1_000 * digits))

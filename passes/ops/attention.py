@@ -1,0 +1,112 @@
+"""Fused attention: out = softmax(q kᵀ · s + mask) v, with q (…, H, L, E), k (…, K, S, E), v (…, K, S, D).
+
+constant  out[h, d] iff v[h, d] is one number over all keys (rows of softmax sum to 1)
+live      v[h, d] iff out[h, d]; the pair q[h, e], k[h, e] iff some out[h, ·] is, unless one of them is constant 0 or k
+          is constant over the keys (softmax ignores a shift of a row)
+ties      E of q and k, D of v and out, heads of all; with grouped queries H = (K, group)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from passes.ir.sizes import shape_of, tensor_of
+from passes.ops.facts import Fact, any_over, collapse_fact, fact_shape, make_fact, nothing_constant, reduce_to
+from passes.ops.rule import Live, Rule
+from passes.ops.ties import Repeat
+
+if TYPE_CHECKING:
+    from passes.analysis.constants import Constants
+    from passes.ops.ties import Ties
+
+
+def operands(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, fx.Node | None]:
+    q, k, v = node.args[:3]
+    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    assert isinstance(q, fx.Node)
+    assert isinstance(k, fx.Node)
+    assert isinstance(v, fx.Node)
+    return q, k, v, mask if isinstance(mask, fx.Node) else None
+
+
+def has_dropout(node: fx.Node) -> bool:
+    p: Any = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
+    return p != 0.0
+
+
+def group_size(node: fx.Node) -> int:
+    """Query heads per key/value head."""
+    q, k, _, _ = operands(node)
+    if len(shape_of(q)) < 4:
+        return 1
+    return int(shape_of(q)[-3]) // int(shape_of(k)[-3])
+
+
+def _to_heads(fact: torch.Tensor, group: int) -> torch.Tensor:
+    return fact if group == 1 else fact.repeat_interleave(group, -3)
+
+
+def _to_groups(fact: torch.Tensor, group: int) -> torch.Tensor:
+    return fact if group == 1 else fact.unflatten(-3, (-1, group)).any(-3)
+
+
+def constant(node: fx.Node, constants: Constants) -> Fact:
+    fake = tensor_of(node)
+    assert fake is not None
+    v = constants.fact(operands(node)[2])
+    if has_dropout(node) or not bool(v.const.any()):
+        return nothing_constant(fact_shape(node), fake.dtype)
+    kept = collapse_fact(v, [v.const.dim() - 2])
+    group, shape = group_size(node), fact_shape(node)
+    return make_fact(_to_heads(kept.const, group).expand(shape), _to_heads(kept.value, group).expand(shape))
+
+
+def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+    q, k, v, mask = operands(node)
+    fq, fk, fv = constants.fact(q), constants.fact(k), constants.fact(v)
+    group = group_size(node)
+    shifted = collapse_fact(fk, [fk.const.dim() - 2]).const  # (..., K, 1, E): constant over the keys
+    live_rows = any_over(live_out, [live_out.dim() - 1])  # (..., H, L, 1)
+    reads_q = live_rows & ~fq.zero & ~_to_heads(shifted, group)
+    reads_k = _to_groups(any_over(live_rows & ~fq.zero, [live_out.dim() - 2]), group) & ~fk.zero & ~shifted
+    reads_v = _to_groups(any_over(live_out, [live_out.dim() - 2]), group)
+    result: dict[fx.Node, torch.Tensor] = {}
+    for operand, reads, fact in ((q, reads_q, fq), (k, reads_k, fk), (v, reads_v, fv)):
+        spread = reduce_to(reads, fact.const.shape).expand(fact.const.shape)
+        result[operand] = result.get(operand, torch.zeros((), dtype=torch.bool)) | spread
+    if mask is not None:
+        result[mask] = reduce_to(live_rows, fact_shape(mask)).expand(fact_shape(mask))
+    return result
+
+
+def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    q, k, v, mask = operands(node)
+    group = group_size(node)
+    for a, b in ((q, k), (v, node)):
+        ties.same(ties.axis(a, -1), ties.axis(b, -1))
+    ties.same(ties.axis(q, -2), ties.axis(node, -2))
+    ties.pin(k, [-2], "the keys a softmax runs over")
+    ties.pin(v, [-2], "the keys a softmax runs over")
+    for dim in range(-len(shape_of(q)), -2):
+        ties.same(ties.axis(q, dim), ties.axis(node, dim))
+        if dim == -3 and group > 1:
+            _tie_groups(node, k, ties, group)
+            _tie_groups(node, v, ties, group)
+        else:
+            ties.same(ties.axis(q, dim), ties.axis(k, dim))
+            ties.same(ties.axis(q, dim), ties.axis(v, dim))
+    if mask is not None:
+        ties.pin(mask, [-1], "the keys a softmax runs over")
+        ties.cover(node, mask, range(-len(shape_of(mask)), -1))
+
+
+def _tie_groups(node: fx.Node, kv: fx.Node, ties: Ties, group: int) -> None:
+    heads, kv_heads = ties.axis(node, -3), ties.axis(kv, -3)
+    if heads is not None and kv_heads is not None:
+        ties.repeats.append(Repeat(kv_heads, heads, group, node, kv, kv_heads.dim))
+
+
+RULE = Rule("attention", constant, live, ties)

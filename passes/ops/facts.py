@@ -1,0 +1,121 @@
+"""Axes and channel facts: what the analyses say of a value.
+
+A dimension of a traced value is a *data* dimension when its size is symbolic (batch, sequence: it comes from the
+inputs) and a *channel* dimension when it is a plain integer. A *fact* about a value is a tensor of the value's rank in
+which every data dimension has size 1: what it says of a channel holds at every data index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import fx
+
+from passes.ir.sizes import is_parameter, is_static, shape_of
+
+aten = torch.ops.aten
+
+
+class Axis(NamedTuple):
+    """One channel dimension of one value. Parameters are named "@<parameter>", virtual axes "#<number>"."""
+
+    value: str
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.value}[{self.dim}]"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Constant channels of a value: ``const`` (bool) and ``value``, both of the value's fact shape.
+
+    Where ``const`` holds, the channel has the number ``value`` at every data index. A NaN value means "constant, but
+    the number was not read" (planning without weights). Where it does not hold, ``value`` is 0.
+    """
+
+    const: torch.Tensor
+    value: torch.Tensor
+
+    @property
+    def zero(self) -> torch.Tensor:
+        """Channels that are constant 0."""
+        return self.const & (self.value == 0)
+
+
+def fact_shape(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a fact about the value: data dims have size 1."""
+    return tuple(s if is_static(s) else 1 for s in shape_of(node))
+
+
+def value_name(node: fx.Node) -> str:
+    """The name axes use: one name per parameter, however many get_attr nodes read it."""
+    return f"@{node.target}" if is_parameter(node) else node.name
+
+
+def axis(node: fx.Node, dim: int) -> Axis | None:
+    """The axis of a channel dim; None for data dims and dims of size 1, which never shrink."""
+    shape = shape_of(node)
+    dim = dim % len(shape) if shape else 0
+    if not shape or not is_static(shape[dim]) or shape[dim] == 1:
+        return None
+    return Axis(value_name(node), dim)
+
+
+def uniform(fact: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Expand without copying."""
+    return fact.expand(tuple(shape))
+
+
+def nothing_constant(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Fact:
+    """The conservative fact, without allocating it."""
+    return Fact(
+        torch.zeros((), dtype=torch.bool).expand(tuple(shape)), torch.zeros((), dtype=dtype).expand(tuple(shape))
+    )
+
+
+def make_fact(const: torch.Tensor, value: torch.Tensor) -> Fact:
+    """A Fact with the value cleared where it is not constant; nothing is stored for all-false facts."""
+    const = const.expand(value.shape)
+    if not bool(const.any()):
+        return nothing_constant(value.shape, value.dtype)
+    return Fact(const, torch.where(const, value, torch.zeros((), dtype=value.dtype)))
+
+
+def collapse_fact(fact: Fact, dims: Iterable[int]) -> Fact:
+    """The fact with ``dims`` reduced to size 1: constant where every entry along them is the same constant."""
+    dims = [d for d in dims if fact.const.shape[d] != 1]
+    if not dims:
+        return fact
+    const = fact.const.all(dims[0], keepdim=True)
+    for d in dims[1:]:
+        const = const.all(d, keepdim=True)
+    value = fact.value.to(torch.int8) if fact.value.dtype is torch.bool else fact.value
+    low, high = value, value
+    for d in dims:
+        low, high = low.amin(d, keepdim=True), high.amax(d, keepdim=True)
+    return make_fact(const & (low == high), low.to(fact.value.dtype))
+
+
+def any_over(live: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:
+    """Logical or over ``dims``, keeping them at size 1."""
+    for d in dims:
+        if live.shape[d] != 1:
+            live = live.any(d, keepdim=True)
+    return live
+
+
+def reduce_to(live: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Undo broadcasting: logical or over the dims along which ``shape`` was expanded."""
+    extra = live.dim() - len(shape)
+    for _ in range(extra):
+        live = live.any(0)
+    return any_over(live, [d for d, size in enumerate(shape) if size == 1])
+
+
+def along(live: torch.Tensor, dim: int) -> torch.Tensor:
+    """Per-index summary of a fact along one dim, shape (size,): true where any entry is."""
+    return any_over(live, [d for d in range(live.dim()) if d != dim % live.dim()]).reshape(-1)

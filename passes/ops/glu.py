@@ -1,0 +1,60 @@
+"""Gated linear units: out_i = a_i · σ(b_i), where a and b are the two halves of one dimension.
+
+constant  out_i where a_i and b_i are constant, or a_i is constant 0
+live      a_i where out_i is; b_i where out_i is and a_i is not constant 0
+ties      the halved dimension of the input is a grid (2, n): what the output keeps is kept in both halves
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from passes.ir.sizes import is_static, shape_of, tensor_inputs, tensor_of
+from passes.ops.facts import Fact, fact_shape, make_fact, nothing_constant
+from passes.ops.rule import Live, Rule
+
+if TYPE_CHECKING:
+    from passes.analysis.constants import Constants
+    from passes.ops.ties import Ties
+
+
+def halved_dim(node: fx.Node) -> int:
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", -1)
+    return dim % len(shape_of(node))
+
+
+def constant(node: fx.Node, constants: Constants) -> Fact:
+    fake, dim = tensor_of(node), halved_dim(node)
+    assert fake is not None
+    fact = constants.fact(tensor_inputs(node)[0])
+    if not is_static(shape_of(node)[dim]) or not bool(fact.const.any()):
+        return nothing_constant(fact_shape(node), fake.dtype)
+    (a, b), (va, vb) = fact.const.chunk(2, dim), fact.value.chunk(2, dim)
+    zero = a & (va == 0)
+    return make_fact(a & b | zero, torch.where(zero, va, va * vb.sigmoid()))
+
+
+def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+    source, dim = tensor_inputs(node)[0], halved_dim(node)
+    if not is_static(shape_of(node)[dim]):
+        return {source: live_out.expand(fact_shape(source))}
+    a = constants.fact(source).zero.chunk(2, dim)[0]
+    return {source: torch.cat([live_out, live_out & ~a], dim)}
+
+
+def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    source, dim = tensor_inputs(node)[0], halved_dim(node)
+    for d in range(len(shape_of(node))):
+        if d != dim:
+            ties.same(ties.axis(node, d), ties.axis(source, d))
+    whole, half = ties.axis(source, dim), ties.axis(node, dim)
+    if whole is not None:
+        halves = ties.virtual(2)
+        ties.pins[halves] = "the two halves of a gated linear unit"
+        ties.grid(whole, [halves] if half is None else [halves, half])
+
+
+RULE = Rule("glu", constant, live, ties)

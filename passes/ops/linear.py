@@ -1,0 +1,117 @@
+"""Products with a parameter matrix: y = x Wᵀ + b (linear, addmm, mm, matmul with a 2-D parameter).
+
+constant  y_i iff every j with W_ij ≠ 0 has x_j constant; the number is b_i + Σ_j W_ij c_j
+live      x_j iff some live y_i has W_ij ≠ 0 and x_j does not fold into the bias
+ties      rows of W with y, columns with x: sharing a parameter thereby becomes a union over its uses
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from passes.ir.sizes import shape_of, tensor_of
+from passes.ops.facts import Fact, fact_shape, make_fact, nothing_constant
+from passes.ops.linear_form import LinearForm, linear_form
+from passes.ops.rule import Live, Rule
+
+if TYPE_CHECKING:
+    from passes.analysis.constants import Constants
+    from passes.ops.ties import Ties
+
+
+def _form(node: fx.Node) -> LinearForm:
+    form = linear_form(node)
+    assert form is not None
+    return form
+
+
+def nonzero_rows(form: LinearForm, constants: Constants) -> torch.Tensor:
+    """Which weights are not 0, shape (out_features, in_features). Weights that cannot be read count as dense."""
+    pattern = constants.pattern(form.weight_name)
+    if pattern is None:
+        out_features, in_features = shape_of(form.node)[-1], shape_of(form.input)[-1]
+        return torch.ones((), dtype=torch.bool).expand(out_features, in_features)
+    return form.rows(pattern)
+
+
+def some(pattern: torch.Tensor, dim: int) -> torch.Tensor:
+    """``pattern.any(dim)`` of a bool matrix; a maximum of bytes is much faster in torch."""
+    return pattern.view(torch.uint8).amax(dim).bool()
+
+
+def reaches(channels: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+    """(..., rows) bool, (rows, columns) bool -> (..., columns): some chosen row is not 0 there."""
+    rows = channels.reshape(-1, channels.shape[-1])
+    if rows.shape[0] > 1:
+        return channels.float() @ pattern.float() > 0
+    chosen = pattern if bool(rows.all()) else pattern[rows[0]]
+    found = some(chosen, 0) if len(chosen) else torch.zeros(pattern.shape[1], dtype=torch.bool)
+    return found.expand(*channels.shape[:-1], -1)
+
+
+def constant(node: fx.Node, constants: Constants) -> Fact:
+    form, shape, fake = _form(node), fact_shape(node), tensor_of(node)
+    assert fake is not None
+    nonzero = nonzero_rows(form, constants)
+    x = constants.fact(form.input)
+    if not bool(x.const.any()):
+        const = ~some(nonzero, 1)
+        if not bool(const.any()):
+            return nothing_constant(shape, fake.dtype)
+        return make_fact(const.expand(shape), _bias(form, constants, fake.dtype, shape[-1]).expand(shape))
+    fixed = x.const & torch.isfinite(x.value.nan_to_num())
+    const = ~reaches(~fixed, nonzero.t())
+    if not bool(const.any()):
+        return nothing_constant(shape, fake.dtype)
+    value = _bias(form, constants, torch.float64, shape[-1]) + _shift(form, constants, fixed, x.value)
+    return make_fact(const.expand(shape), value.to(fake.dtype).expand(shape))
+
+
+def _shift(form: LinearForm, constants: Constants, fixed: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """What constant input channels add to the output, (..., out_features); NaN where a weight is unknown."""
+    held = torch.where(fixed, numbers, torch.zeros((), dtype=numbers.dtype)).double()
+    columns = (held != 0).reshape(-1, held.shape[-1]).any(0)
+    if not bool(columns.any()):
+        return torch.zeros((), dtype=torch.float64)
+    weight = constants.weight(form.weight_name)
+    if weight is None:
+        return torch.full((), torch.nan, dtype=torch.float64)
+    return held[..., columns] @ form.rows(weight)[:, columns].double().t()
+
+
+def _bias(form: LinearForm, constants: Constants, dtype: torch.dtype, size: int) -> torch.Tensor:
+    if form.bias_name is None:
+        return torch.zeros(size, dtype=dtype)
+    bias = constants.weight(form.bias_name)
+    return torch.full((size,), torch.nan, dtype=dtype) if bias is None else form.seen(bias).to(dtype)
+
+
+def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+    form = _form(node)
+    nonzero = nonzero_rows(form, constants)
+    folds = constants.foldable(form)
+    # A constant that cannot fold (the weight serves several uses, or an embedding too) has to stay right everywhere.
+    own, numbers = constants.folded_constants(form)
+    adds_nothing = folds | (own & (numbers == 0))
+    needed = own & ~adds_nothing
+    if bool(needed.any()):
+        needed = needed & some(nonzero, 0)
+    reads = reaches(live_out, nonzero) & ~adds_nothing | needed
+    return {form.input: reads.expand(fact_shape(form.input))}
+
+
+def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    form = _form(node)
+    last = len(shape_of(node)) - 1
+    for dim in range(last):
+        ties.same(ties.axis(node, dim), ties.axis(form.input, dim))
+    ties.same(ties.axis(node, last), ties.axis(form.weight_operand, form.out_dim))
+    ties.same(ties.axis(form.input, last), ties.axis(form.weight_operand, form.in_dim))
+    if form.bias_operand is not None:
+        ties.same(ties.axis(node, last), ties.axis(form.bias_operand, 0))
+
+
+RULE = Rule("linear", constant, live, ties)

@@ -1,0 +1,193 @@
+"""The relations between axes that the operators of a graph impose; collected here, solved in `coupling`.
+
+same      two axes keep the same indices
+grid      a flat axis is the row-major product of others (views: F <-> (H, D))
+part      index k of one axis is index ``index[k]`` of another (slice, cat, flip)
+repeats   index k of one axis reads index ``k // group`` of another (grouped queries); uneven groups select at the use
+needs     one index of an axis must stay while a value lives (select)
+covers    a table keeps at least what its user keeps; the user selects
+pin       all indices stay, with the reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+import torch
+from torch import fx
+
+from passes.ir.sizes import is_parameter, is_static, reshape_groups, shape_of
+from passes.ops.facts import Axis, axis
+
+
+@dataclass(frozen=True)
+class Grid:
+    flat: Axis
+    parts: tuple[Axis, ...]
+    sizes: tuple[int, ...]  # of the parts, sizes of 1 left out
+
+
+@dataclass(frozen=True)
+class Part:
+    whole: Axis
+    part: Axis | None  # None: the whole needs these indices as long as the graph runs
+    index: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Cover:
+    """``user`` reads ``table`` through argument ``operand`` of ``node``; it may select the indices it keeps."""
+
+    table: Axis
+    user: Axis
+    node: fx.Node
+    operand: fx.Node
+    dim: int  # of the operand
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Heads ``part`` read heads ``whole`` in groups of ``group``: part keeps what it likes, whole what part reads.
+
+    ``node`` is the operator that repeats: a reshape of an expanded dim, repeat_interleave or a grouped attention;
+    ``operand`` is the value whose dim ``dim`` is ``whole``; ``copies`` is the expanded dim of the reshape's source.
+    """
+
+    whole: Axis
+    part: Axis
+    group: int
+    node: fx.Node
+    operand: fx.Node
+    dim: int
+    copies: Axis | None = None
+
+
+@dataclass
+class Ties:
+    tables: frozenset[fx.Node]
+    graph: nx.Graph = field(default_factory=nx.Graph)
+    sizes: dict[Axis, int] = field(default_factory=dict)
+    grids: list[Grid] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    covers: list[Cover] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
+    pins: dict[Axis, str] = field(default_factory=dict)
+    _virtual: int = 0
+
+    def axis(self, node: fx.Node, dim: int) -> Axis | None:
+        """The axis of a channel dim, made known to the graph; None for data dims and sizes of 1."""
+        found = axis(node, dim)
+        if found is not None and found not in self.sizes:
+            self.sizes[found] = shape_of(node)[found.dim]
+            self.graph.add_node(found)
+        return found
+
+    def virtual(self, size: int) -> Axis:
+        self._virtual += 1
+        found = Axis(f"#{self._virtual}", 0)
+        self.sizes[found] = size
+        self.graph.add_node(found)
+        return found
+
+    def same(self, a: Axis | None, b: Axis | None) -> None:
+        if a is None or b is None:
+            return
+        if self.sizes[a] != self.sizes[b]:
+            raise AssertionError(f"axes of different size tied: {a} {self.sizes[a]}, {b} {self.sizes[b]}")
+        self.graph.add_edge(a, b)
+
+    def pin(self, node: fx.Node, dims: Sequence[int] | None, reason: str) -> None:
+        """Keep every index of these dims (None: all dims) of a value."""
+        for dim in range(len(shape_of(node))) if dims is None else dims:
+            found = self.axis(node, dim)
+            if found is not None:
+                self.pins.setdefault(found, reason)
+
+    def grid(self, flat: Axis, parts: Sequence[Axis]) -> None:
+        if len(parts) == 1:
+            self.same(flat, parts[0])
+        else:
+            self.grids.append(Grid(flat, tuple(parts), tuple(self.sizes[p] for p in parts)))
+
+    def part(self, whole: Axis | None, part: Axis | None, index: torch.Tensor) -> None:
+        if whole is not None:
+            self.parts.append(Part(whole, part, index))
+
+    def broadcast(self, node: fx.Node, operands: Sequence[fx.Node]) -> None:
+        """Tie a pointwise node's axes to its operands', aligned at the right; a table that others read only covers."""
+        rank = len(shape_of(node))
+        all_tables = all(o in self.tables for o in operands)
+        for operand in operands:
+            offset = rank - len(shape_of(operand))
+            for dim in range(len(shape_of(operand))):
+                mine, theirs = self.axis(node, dim + offset), self.axis(operand, dim)
+                if mine is None or theirs is None:
+                    continue
+                if operand in self.tables and not all_tables and not _read_once(operand):
+                    self.covers.append(Cover(theirs, mine, node, operand, dim))
+                else:
+                    self.same(mine, theirs)
+
+    def cover(self, node: fx.Node, operand: fx.Node, dims: Sequence[int]) -> None:
+        """The operand's axes, aligned with the node's at the right, keep at least what the node keeps."""
+        for dim in dims:
+            theirs, mine = self.axis(operand, dim), self.axis(node, dim)
+            if theirs is None or mine is None:
+                continue
+            if operand in self.tables:
+                self.covers.append(Cover(theirs, mine, node, operand, dim % len(shape_of(operand))))
+            else:
+                self.same(theirs, mine)
+
+    def reshape(self, node: fx.Node, source: fx.Node) -> None:
+        """Tie the axes of a view to its source's, group by group."""
+        in_shape, out_shape = shape_of(source), shape_of(node)
+        for group in reshape_groups(in_shape, out_shape):
+            sizes = [in_shape[d] for d in group.inputs] + [out_shape[d] for d in group.outputs]
+            if not all(is_static(s) for s in sizes):
+                if len(group.inputs) == 1 == len(group.outputs):
+                    continue  # a data dim carried over
+                self.pin(source, group.inputs, "a view mixes it with a data dimension")
+                self.pin(node, group.outputs, "a view mixes it with a data dimension")
+                continue
+            ins = [a for d in group.inputs if (a := self.axis(source, d)) is not None]
+            outs = [a for d in group.outputs if (a := self.axis(node, d)) is not None]
+            repeat = repeat_of_expanded(node, source, ins, outs)
+            if repeat is not None:
+                self.repeats.append(repeat)
+            elif len(outs) == 1:
+                self.grid(outs[0], ins)
+            elif len(ins) == 1:
+                self.grid(ins[0], outs)
+            elif ins and outs:
+                flat = self.virtual(torch.Size(self.sizes[a] for a in ins).numel())
+                self.grid(flat, ins)
+                self.grid(flat, outs)
+
+
+def _read_once(operand: fx.Node) -> bool:
+    """A parameter, or a slice of one, that is read here only: a bias, which can shrink with what it is added to."""
+    while not is_parameter(operand):
+        if operand.target is not torch.ops.aten.slice.Tensor or len(operand.users) != 1:
+            return False
+        source = operand.args[0]
+        assert isinstance(source, fx.Node)
+        operand = source
+    return len(operand.users) == 1 or all(user.target is torch.ops.aten.slice.Tensor for user in operand.users)
+
+
+def repeat_of_expanded(node: fx.Node, source: fx.Node, ins: Sequence[Axis], outs: Sequence[Axis]) -> Repeat | None:
+    """reshape(expand(x (.., K, 1, ..), (.., K, G, ..)), (.., K * G, ..)) repeats the K heads of x, G times each."""
+    if source.target is not torch.ops.aten.expand.default or len(ins) != 2 or len(outs) != 1 or len(source.users) != 1:
+        return None
+    heads, copies = ins
+    origin = source.args[0]
+    if not isinstance(origin, fx.Node) or copies.dim != heads.dim + 1:
+        return None
+    shape, wide = shape_of(origin), shape_of(source)
+    if len(shape) != len(wide) or shape[heads.dim] != wide[heads.dim] or shape[copies.dim] != 1:
+        return None
+    whole = axis(origin, heads.dim)
+    return None if whole is None else Repeat(whole, outs[0], wide[copies.dim], node, origin, heads.dim, copies)

@@ -1,0 +1,152 @@
+"""The module view: the plan of a shrink applied to the user's own model object.
+
+An ``nn.Linear(768, 768)`` becomes ``nn.Linear(768, 256)`` and everything of the ecosystem (``generate``, ``Trainer``,
+``save_pretrained``) goes on working. Parameters are cut by name. The Python numbers a forward reads (head counts, head
+sizes) are found by their old values on the module that owns the projections, and where a number could mean two things
+the candidates are tried until the module computes what the graph does. A forward that no assignment makes right is
+refused: then the graph view is the only one.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from passes.plan.check import Check
+from passes.plan.data import Fold, Masks, Plan, cut_tensor
+from passes.plan.errors import ModuleViewError
+from passes.plan.numbers import candidate_attributes, doubtful_number, reading_module, set_attributes
+from passes.plan.sizes import tell_sizes
+
+aten = torch.ops.aten
+
+
+def apply_plan(plan: Plan, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
+    """A smaller copy of ``model``; the model itself is untouched, unchanged parameters are shared.
+
+    ``masks`` are applied to the weights first (leave out if they are zeros already). ``check``: what to verify the
+    result against; without it the numbers have to be given (``plan.attributes``) or none may be in doubt.
+    Raises `ModuleViewError`.
+    """
+    base = _share_copy(model)
+    _cut_parameters(plan, base, masks or {})
+    if plan.attributes is not None:
+        set_attributes(base, plan.attributes)
+        failure = check.failure(base) if check is not None else None
+        if failure is not None:
+            raise ModuleViewError(f"{type(model).__name__} does not follow the plan: {failure}")
+        return base
+    failure = None
+    if check is None and (doubtful := doubtful_number(plan, base)):
+        raise ModuleViewError(
+            f"nothing says whether {doubtful} has to follow the plan, and there is nothing to check it against: apply "
+            "the plan that shrink returned, give check=, or a plan with attributes (that of a saved dense model)"
+        )
+    for attributes in candidate_attributes(plan, base):
+        candidate = _share_copy(base)
+        set_attributes(candidate, attributes)
+        failed = check.failure(candidate) if check is not None else None
+        if failed is None:
+            return candidate
+        failure = failure or failed  # that of the likeliest candidate
+    raise ModuleViewError(
+        f"{type(model).__name__} cannot follow the plan as a module: {failure}. {_suspects(plan, base)} Use the graph "
+        'view (graph_module, ONNX, .pt2), or a coarser plan: shrink(..., granularity="even"), "heads" or "units".'
+    )
+
+
+def _suspects(plan: Plan, model: nn.Module) -> str:
+    """Which parameters need what the numbers of a forward may not be able to say."""
+    if not plan.heads:
+        return f"Its forward fixes a size of {', '.join(cut.parameter for cut in plan.cuts)}."
+    layers: dict[str, dict[int, str]] = {}  # {layer: {dims per head: one parameter that has them}}
+    for view in plan.heads:
+        layers.setdefault(reading_module(model, view.parameter), {}).setdefault(view.after[1], view.parameter)
+    for path, sizes in layers.items():
+        if len(sizes) > 1:
+            named = " and ".join(f"{dims} in {name}" for dims, name in sizes.items())
+            return f"A forward has one head size, but {path or 'the model'} needs {named}."
+    changed = {view.after: view.parameter for view in reversed(plan.heads) if view.after != view.before}
+    named = ", ".join(f"{heads} heads of {dims} in {name}" for (heads, dims), name in changed.items())
+    return f"Its forward fixes a head count or head size that the plan changes ({named})."
+
+
+def _share_copy(model: nn.Module) -> nn.Module:
+    """A copy of the module tree that shares every tensor."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(t): t for t in tensors})
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    try:
+        return model.get_submodule(path), leaf
+    except AttributeError:
+        raise ModuleViewError(
+            f"{type(model).__name__} has no module {path!r} for the plan's parameter {name!r}"
+        ) from None
+
+
+def _cut_parameters(plan: Plan, model: nn.Module, masks: Masks) -> None:
+    named = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    names_of: dict[str, list[str]] = {}
+    for alias, canonical in plan.aliases.items():
+        names_of.setdefault(canonical, []).append(alias)
+    new: dict[str, torch.Tensor] = {}
+    cuts = {cut.parameter: cut for cut in plan.cuts}
+
+    def current(name: str) -> torch.Tensor:
+        if name not in new:
+            if name not in named:
+                raise ModuleViewError(f"{type(model).__name__} has no parameter {name!r}, which the plan cuts")
+            new[name] = named[name].detach()
+        return new[name]
+
+    for name, mask in masks.items():
+        canonical = plan.aliases.get(name, name)
+        new[canonical] = current(canonical) * mask.to(current(canonical).device)
+    for fold in plan.folds:
+        _apply_fold(fold, model, current, new)
+    for cut in plan.cuts:
+        if cut.parameter in named or cut.parameter in new:
+            shape = tuple(current(cut.parameter).shape)
+            if shape != cut.shape:
+                raise ModuleViewError(f"{cut.parameter} has shape {shape}; the plan was made for {cut.shape}")
+            new[cut.parameter] = cut_tensor(current(cut.parameter), cut)
+    for name, tensor in new.items():
+        parameter = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+        for alias in names_of.get(name, [name]):
+            owner, leaf = _owner(model, alias)
+            if leaf in owner._buffers:
+                owner._buffers[leaf] = tensor
+            else:
+                owner.register_parameter(leaf, parameter)
+            tell_sizes(owner, cuts.get(name))
+
+
+def _apply_fold(
+    fold: Fold, model: nn.Module, current: Callable[[str], torch.Tensor], new: dict[str, torch.Tensor]
+) -> None:
+    weight = current(fold.weight)
+    columns = torch.tensor(fold.columns, device=weight.device)
+    numbers = torch.tensor(fold.constants, dtype=torch.float64, device=weight.device)
+    taken = weight.index_select(fold.in_dim, columns).double()
+    shift = taken @ numbers if fold.in_dim == 1 else numbers @ taken
+    new[fold.weight] = weight.index_fill(fold.in_dim, columns, 0)
+    if not fold.new_bias:
+        new[fold.bias] = (current(fold.bias).double() + shift).to(weight.dtype)
+    elif bool((shift != 0).any()):
+        owner, leaf = _owner(model, fold.weight)
+        if (
+            fold.bias != fold.weight.removesuffix("weight") + "bias"
+            or leaf != "weight"
+            or not isinstance(owner, nn.Linear)
+        ):
+            raise ModuleViewError(
+                f"{fold.weight} needs a bias for folded constants, and {type(owner).__name__} has no place for one"
+            )
+        new[fold.bias] = shift.to(weight.dtype)

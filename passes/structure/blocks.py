@@ -1,0 +1,185 @@
+"""Blocks: which linears together form one attention or one feed-forward network.
+
+`attention_block` starts from a core: back to the linears its operands come from, forward to the linear that reads its
+output. `feed_forward_block` starts from a linear and asks whether its input is an activation of one or two others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from passes.ops.kinds import (
+    SUMS,
+    ancestors,
+    holds_tensor,
+    is_norm,
+    is_pointwise,
+    is_reduction,
+    is_view,
+    shape,
+    tensor_inputs,
+)
+from passes.structure.attention_cores import AttentionCore
+from passes.structure.reach import Reach
+from passes.structure.weight_uses import WeightUse
+
+aten = torch.ops.aten
+
+_OPERANDS = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One attention, FFN or MLP: its linear nodes by part ("query", …, "up", "gate", "gate_up", "down").
+
+    ``tiles``: the fused gate and up are this many equal stretches of output features; 1 for other layouts.
+    """
+
+    name: str
+    family: str
+    parts: Mapping[str, frozenset[fx.Node]]
+    weights: tuple[str, ...]
+    head_dim: int | None = None
+    value_dim: int | None = None
+    heads: int | None = None
+    tiles: int = 1
+
+    @property
+    def nodes(self) -> Set[fx.Node]:
+        return frozenset().union(*self.parts.values())
+
+    def parts_of(self, nodes: Set[fx.Node]) -> set[str]:
+        """The parts that any of ``nodes`` plays."""
+        return {part for part, own in self.parts.items() if own & nodes}
+
+    def role(self, parts: Set[str]) -> str:
+        """The role name of a weight that plays ``parts``; fused operands are named by their initials."""
+        if len(parts) == 1:
+            return f"{self.family}.{next(iter(parts))}"
+        if parts <= set(_OPERANDS):
+            return f"{self.family}.{''.join(p[0] for p in _OPERANDS if p in parts)}"
+        return "other"
+
+    def head_shape(self, role: str, out_features: int, in_features: int) -> tuple[int | None, int | None]:
+        """(heads, head_dim) of a weight of this block, (None, None) where it has none."""
+        if self.family != "attention":
+            return None, None
+        operands = role.removeprefix("attention.")
+        if operands == "output":
+            size, features = self.value_dim, in_features
+        elif operands == "value":
+            size, features = self.value_dim, out_features
+        elif "v" in operands and operands != "value" and self.head_dim != self.value_dim:
+            return None, None
+        else:
+            size, features = self.head_dim, out_features
+        if size is None or features % size:
+            return None, None
+        fused = operands not in (*_OPERANDS, "output")
+        return (self.heads if fused else features // size), size
+
+
+def attention_block(
+    name: str, core: AttentionCore, sources: Mapping[fx.Node, Reach], uses: Mapping[fx.Node, WeightUse]
+) -> Block:
+    """The linears around an attention core. Parts that are not recognised are empty."""
+    parts = {
+        part: frozenset(linear for operand in operands for linear in sources[operand].linears)
+        for part, operands in zip(_OPERANDS, (core.queries, core.keys, core.values), strict=True)
+    }
+    parts["output"] = frozenset(_readers(core.output, sources, uses))
+    weights = _weights(parts, uses)
+    return Block(name, "attention", parts, weights, core.head_dim, core.value_dim, core.heads)
+
+
+def _weights(parts: Mapping[str, Iterable[fx.Node]], uses: Mapping[fx.Node, WeightUse]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(uses[node].weight for nodes in parts.values() for node in nodes))
+
+
+def _readers(start: fx.Node, sources: Mapping[fx.Node, Reach], uses: Mapping[fx.Node, WeightUse]) -> Iterable[fx.Node]:
+    """Linears that read ``start`` through views, pointwise operators and norms; sums only with constants."""
+    seen, stack = {start}, [start]
+    while stack:
+        origin = stack.pop()
+        for node in origin.users:
+            if node in uses:
+                if uses[node].input is origin:
+                    yield node
+            elif node not in seen and _carries(node, origin, sources):
+                seen.add(node)
+                stack.append(node)
+
+
+def _carries(node: fx.Node, origin: fx.Node, sources: Mapping[fx.Node, Reach]) -> bool:
+    if node.op != "call_function" or not holds_tensor(node):
+        return False
+    if node.target in SUMS:
+        return all(n is origin or sources[n].constant for n in tensor_inputs(node))
+    return is_view(node) or is_pointwise(node) or is_norm(node) or is_reduction(node)
+
+
+def feed_forward_block(
+    index: int, down: fx.Node, sources: Mapping[fx.Node, Reach], uses: Mapping[fx.Node, WeightUse], taken: Set[fx.Node]
+) -> Block | None:
+    """The FFN that ends in the linear ``down``, or None. ``taken`` linears belong to attentions already."""
+    feeding = sources[uses[down].input].linears if uses[down].input in sources else {}
+    activated = [linear for linear, f in feeding.items() if f]
+    plain = [linear for linear, f in feeding.items() if not f]
+    if len(activated) != 1 or len(plain) > 1 or taken & set(feeding):
+        return None
+    width, first = shape(uses[down].input)[-1], shape(activated[0])[-1]
+    tiles = 1
+    if plain:
+        if first != width or shape(plain[0])[-1] != width:
+            return None
+        parts = {"gate": activated, "up": plain}
+    elif first == width:
+        parts = {"up": activated}
+    elif isinstance(width, int) and first == 2 * width:
+        parts = {"gate_up": activated}
+        tiles = 1 if _interleaved(activated[0], uses) else 2
+    else:
+        return None
+    entry = uses[next(iter(feeding))].input
+    family = "ffn" if _has_residual(down, entry, uses) else "mlp"
+    nodes = {part: frozenset(linears) for part, linears in parts.items()} | {"down": frozenset({down})}
+    return Block(f"{family}.{index}", family, nodes, _weights(nodes, uses), tiles=tiles)
+
+
+def _interleaved(fused: fx.Node, uses: Mapping[fx.Node, WeightUse]) -> bool:
+    """The halves of a fused linear are taken by strides or reshapes, not as two contiguous stretches."""
+    seen, stack, contiguous = {fused}, [fused], False
+    while stack:
+        for node in stack.pop().users:
+            if node in seen or node in uses or not (is_view(node) or is_pointwise(node)):
+                continue
+            seen.add(node)
+            stack.append(node)
+            if node.target is aten.slice.Tensor and len(node.args) > 4 and node.args[4] != 1:
+                return True
+            halves = (aten.chunk.default, aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default)
+            contiguous |= node.target in (*halves, aten.slice.Tensor)
+    return not contiguous
+
+
+def _has_residual(down: fx.Node, entry: fx.Node, uses: Mapping[fx.Node, WeightUse]) -> bool:
+    """Whether ``down``'s output is added to something that ``entry``, the FFN's input, was computed from."""
+    before = ancestors([entry]) | {entry}
+    seen, stack = {down}, [down]
+    while stack:
+        origin = stack.pop()
+        for node in origin.users:
+            if node in seen or node in uses or node.op != "call_function":
+                continue
+            if node.target is aten.add.Tensor and any(
+                n in before and n.op != "get_attr" for n in tensor_inputs(node) if n is not origin
+            ):
+                return True
+            if is_view(node) or is_pointwise(node) or is_norm(node) or is_reduction(node):
+                seen.add(node)
+                stack.append(node)
+    return False

@@ -1,0 +1,86 @@
+"""Encoder and decoder of a model with cross-attention, told apart by data flow.
+
+An attention is cross-attention when its queries and its keys are not computed from the same residual stream. What the
+keys read is the encoder. The decoder is what the queries read and the keys do not, and all that follows the attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import fx
+
+from passes.ops.kinds import (
+    CONVOLUTIONS,
+    SUMS,
+    ancestors,
+    descendants,
+    is_norm,
+    is_pointwise,
+    is_reduction,
+    is_view,
+    tensor_inputs,
+)
+from passes.structure.blocks import Block
+from passes.structure.reach import Reach
+from passes.structure.weight_uses import WeightUse
+
+
+def find_stacks(
+    blocks: Iterable[Block], sources: Mapping[fx.Node, Reach], uses: Mapping[fx.Node, WeightUse]
+) -> dict[str, str]:
+    """{block name: "encoder" or "decoder"}; empty where there is no cross-attention."""
+    blocks = list(blocks)
+    encoder: set[fx.Node] = set()
+    decoder: set[fx.Node] = set()
+    for block in blocks:
+        if block.family != "attention" or not block.parts["query"] or not block.parts["key"]:
+            continue
+        queried = [uses[node].input for node in block.parts["query"]]
+        attended = [uses[node].input for node in block.parts["key"]]
+        streams = _streams(queried, sources, uses)
+        if not streams or streams & _streams(attended, sources, uses):
+            continue  # learned queries (attention pooling), or self-attention
+        behind_keys = ancestors(attended)
+        encoder |= behind_keys
+        decoder |= (ancestors(queried) - behind_keys) | set(block.parts["query"]) | descendants(block.parts["query"])
+    return {
+        block.name: "decoder" if block.nodes & decoder else "encoder"
+        for block in blocks
+        if block.nodes & (decoder | encoder)
+    }
+
+
+def _looks_through(node: fx.Node) -> bool:
+    if is_view(node) or is_norm(node) or is_reduction(node) or node.target in CONVOLUTIONS:
+        return True
+    return is_pointwise(node) and node.target not in SUMS
+
+
+def _streams(
+    nodes: Iterable[fx.Node], sources: Mapping[fx.Node, Reach], uses: Mapping[fx.Node, WeightUse]
+) -> set[fx.Node]:
+    """The nearest residual sums, embeddings and the like behind ``nodes``, through norms, linears, convs
+    and views. Empty where ``nodes`` depend on parameters only."""
+    found: set[fx.Node] = set()
+    seen = set(nodes)
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        if node in uses:
+            inputs = [uses[node].input]
+        elif sources[node].constant:
+            continue
+        elif _looks_through(node):
+            inputs = [n for n in tensor_inputs(node) if not sources[n].constant]
+        elif node.target in SUMS:
+            inputs = [n for n in tensor_inputs(node) if not sources[n].constant]
+            inputs = inputs if len(inputs) == 1 else []
+        else:
+            inputs = []
+        if not inputs:
+            found.add(node)
+        fresh = [n for n in inputs if n not in seen]
+        seen.update(fresh)
+        stack.extend(fresh)
+    return found
