@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from bpc import inputs
-from bpc.masks.attach import is_masked
-from bpc.masks.files import multiply_masks
-from bpc.masks.mask_set import MaskSet
-from bpc.masks.plan import MaskPlan
+from bpc.scores.attach import is_masked
+from bpc.scores.files import multiply_masks
+from bpc.scores.mask_set import MaskSet
+from bpc.scores.plan import MaskPlan
 from bpc.spec import Spec, SpecLike, load_spec, resolve
 from passes.driver import shrink
 from passes.frontend.trace import trace
@@ -42,7 +42,7 @@ class Program:
         self.spec = spec
         self.roles = roles
         self.plans: tuple[MaskPlan, ...] = resolve(spec, roles)
-        self.mask_set = MaskSet(self.plans, spec)
+        self.mask_set = MaskSet(self.plans, spec.mask_settings({plan.group for plan in self.plans}))
         self.module = model
         self._graph = graph
         self.graph_module = insert_masks(graph, self.mask_set.modules_by_parameter())

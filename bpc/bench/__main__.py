@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from bpc.bench.cases import parse_shape, runs
 from bpc.bench.result import Comparison
-from bpc.cli.bench import parse_shape, runs
-from bpc.cli.console import quiet_console
-from bpc.cli.errors import CommandError, reports_errors
+from bpc.terminal.console import quiet_console
+from bpc.terminal.errors import CommandError, reports_errors
 
 if TYPE_CHECKING:
     from bpc.bench.published import PublishedModel

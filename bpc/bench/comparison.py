@@ -10,7 +10,7 @@ from typing import Any
 
 from bpc.bench.result import Comparison, this_machine
 from bpc.bench.sides import PEAK_SIZE, Device, Runtime, one_product, prepare, require_device
-from bpc.bench.timing import Clock, Worker, alternate, available_threads
+from bpc.timing.alternate import Clock, Worker, alternate, available_threads
 
 
 def compare(
@@ -49,7 +49,8 @@ def compare(
 
     Returns a `Comparison`: ``.speedup``, ``.arithmetic_ratio``, ``.efficiency``, ``.dense``/``.small`` (seconds), a
     rich table when printed. Raises ValueError for files whose arithmetic is unknown (not written by bpc), for dtypes
-    the runtime does not have and devices that are not there, `bpc.bench.timing.BenchmarkError` where a side cannot run.
+    the runtime does not have and devices that are not there, `bpc.timing.alternate.BenchmarkError` where a side cannot
+    run.
     """
     (found,) = compare_all(
         dense,

@@ -12,8 +12,8 @@ import onnx_ir as ir
 import onnxruntime
 from rich.table import Table
 
-from bpc.bench.feed import random_feed
-from bpc.bench.timing import available_threads
+from bpc.timing.alternate import available_threads
+from bpc.timing.feed import random_feed
 
 _RUNS = 10
 

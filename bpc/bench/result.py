@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bpc.bench.timing import Timing
+from bpc.timing.alternate import Timing
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
 
-from bpc.bench.feed import random_feed
 from bpc.emit.axes import dynamic_axes, resized_inputs
 from bpc.emit.flops import FlopModel, flop_model
 from bpc.emit.half import convert_graph
 from bpc.emit.onnx import DTYPE_KEY, FLOPS_KEY, OPSET, export_onnx, graph_of
+from bpc.timing.feed import random_feed
 from passes.frontend.trace import exported_program
 from passes.ir.info import trace_info
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bpc.cli.console import quiet_console
-from bpc.cli.errors import CommandError, reports_errors
+from bpc.bench.cases import parse_shape, runs
+from bpc.terminal.console import quiet_console
+from bpc.terminal.errors import CommandError, reports_errors
 
 # Defaults of repeatable options; typer reads them, nothing writes them.
 _SHAPES, _RUNTIMES, _DTYPES = ["8x64"], ["onnx"], ["float32"]
@@ -52,8 +52,8 @@ def bench(
     from bpc.bench.profile import profile_table
     from bpc.bench.published import published_points
     from bpc.bench.result import Comparison, comparison_table
-    from bpc.bench.timing import BenchmarkError
-    from bpc.cli.output import check_file
+    from bpc.terminal.output import check_file
+    from bpc.timing.alternate import BenchmarkError
 
     console = quiet_console()
     check_file("--json", to_json)
@@ -109,37 +109,6 @@ def bench(
         to_json.write_text(json.dumps([comparison.to_dict() for comparison in found], indent=1))
     if plot is not None:
         speedup_figure(found, published_points()).savefig(plot, dpi=150)
-
-
-def runs(
-    runtimes: Sequence[str], dtypes: Sequence[str], dense_dtype: str | None, device: str = "cpu"
-) -> list[tuple[str, str]]:
-    """The (runtime, dtype) pairs that exist among those asked for. Raises `CommandError` for a name that fits none."""
-    from bpc.bench.sides import DTYPES, require_device
-
-    if device not in DTYPES:
-        raise CommandError(f"--device {device}: choose {', '.join(DTYPES)}")
-    offered = DTYPES[device]
-    for name in runtimes:
-        if name not in offered:
-            raise CommandError(f"--runtime {name} on {device}: choose {', '.join(offered)}")
-        try:
-            require_device(device, name)
-        except ValueError as error:
-            raise CommandError(str(error)) from error
-    known = {kind for name in runtimes for kind in offered[name]}
-    for kind in (*dtypes, *([dense_dtype] if dense_dtype else [])):
-        if kind not in known:
-            raise CommandError(f"--dtype {kind}: {', '.join(runtimes)} on {device} have {', '.join(sorted(known))}")
-    return [(name, kind) for name in runtimes for kind in dtypes if {kind, dense_dtype or kind} <= set(offered[name])]
-
-
-def parse_shape(text: str) -> tuple[int, int]:
-    """(batch, length) of "8x128". Raises `CommandError`."""
-    batch, _, length = text.partition("x")
-    if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
-        raise CommandError(f"--shape {text}: write batch x length, e.g. 8x128")
-    return int(batch), int(length)
 
 
 def source(path: Path) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from bpc.cli.errors import CommandError
+from bpc.terminal.errors import CommandError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bpc.cli.console import quiet_console
-from bpc.cli.errors import reports_errors
+from bpc.terminal.console import quiet_console
+from bpc.terminal.errors import reports_errors
 
 # Those of `bpc.emit`, which takes seconds to import; a test compares them.
 Target = Literal["cpu", "cuda"]
@@ -25,8 +25,8 @@ def export(
 ) -> None:
     """Write the model as ONNX, in the form that is fastest for the target, with batch and sequence dynamic."""
     from bpc.cli.models import load_graph
-    from bpc.cli.output import check_file
     from bpc.emit.onnx import export_onnx
+    from bpc.terminal.output import check_file
 
     console = quiet_console()
     check_file("--out", out)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bpc.cli.console import print_whole, quiet_console
-from bpc.cli.errors import CommandError, reports_errors
+from bpc.terminal.console import print_whole, quiet_console
+from bpc.terminal.errors import CommandError, reports_errors
 
 
 @reports_errors
@@ -26,8 +26,8 @@ def inspect(
 ) -> None:
     """Show which linears a spec masks and in which blocks; with --masks, what becomes of each head and dim, and why."""
     from bpc.cli.models import load_graph, mask_source
-    from bpc.cli.output import check_file
     from bpc.spec import explain, load_spec, resolve
+    from bpc.terminal.output import check_file
     from passes.explain import explain as explain_masks
     from passes.structure.roles import find_roles
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from torch import fx, nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from bpc.cli.errors import CommandError
 from bpc.inputs import example_inputs
+from bpc.terminal.errors import CommandError
 from passes.frontend.trace import trace
 from passes.masks import BlockScores, MaskSource
 
@@ -23,7 +23,8 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
 
     Small models written by bpc load too. Nothing is downloaded and no pickle is read. Raises `CommandError`.
     """
-    from bpc.dense import is_dense_directory, load
+    from bpc.dense import load
+    from bpc.directory import is_dense_directory
 
     config = read_config(directory)
     if is_dense_directory(directory):
@@ -44,7 +45,8 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
 
 def load_graph(directory: Path) -> fx.GraphModule:
     """The traced graph of a model directory; of one that bpc wrote, the small graph without its dead sublayers."""
-    from bpc.dense import is_dense_directory, load
+    from bpc.dense import load
+    from bpc.directory import is_dense_directory
 
     if directory.is_dir() and is_dense_directory(directory):
         return load(directory).graph_module

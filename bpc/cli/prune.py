@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bpc.cli.console import quiet_console
-from bpc.cli.errors import CommandError, reports_errors
+from bpc.terminal.console import quiet_console
+from bpc.terminal.errors import CommandError, reports_errors
 
 if TYPE_CHECKING:
     from bpc.spec import Spec
@@ -49,12 +49,12 @@ def prune(
 
     from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
     from bpc.cli.models import load_tokenizer, read_config, some
-    from bpc.cli.output import check_directory
     from bpc.cli.training import Run, class_order, load_classifier, load_teacher
     from bpc.inputs import example_inputs
-    from bpc.masks.files import save_masks
     from bpc.program import compile
+    from bpc.scores.files import save_masks
     from bpc.spec import load_spec
+    from bpc.terminal.output import check_directory
     from bpc.train import fill_zeros
 
     console = quiet_console()

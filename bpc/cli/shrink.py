@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bpc.cli.console import quiet_console
-from bpc.cli.errors import reports_errors
+from bpc.terminal.console import quiet_console
+from bpc.terminal.errors import reports_errors
 
 
 @reports_errors
@@ -33,10 +33,10 @@ def shrink(
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
     import passes
     from bpc.cli.models import load_model, load_tokenizer, mask_source
-    from bpc.cli.output import check_directory
     from bpc.dense import DenseModel
     from bpc.inputs import example_inputs
-    from bpc.masks.files import multiply_masks
+    from bpc.scores.files import multiply_masks
+    from bpc.terminal.output import check_directory
     from passes.ir.info import trace_info
     from passes.masks import resolve_masks
 

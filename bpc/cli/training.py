@@ -12,9 +12,10 @@ import typer
 from torch import nn
 
 from bpc.cli.data import LabelledTexts
-from bpc.cli.errors import INTERRUPTED, CommandError
 from bpc.cli.models import pretrained, read_config, some
-from bpc.dense import is_dense_directory, load
+from bpc.dense import load
+from bpc.directory import is_dense_directory
+from bpc.terminal.errors import INTERRUPTED, CommandError
 from bpc.train import ResumableInterrupt, Trainer
 
 

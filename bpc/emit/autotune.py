@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from bpc.bench.feed import random_feed
-from bpc.bench.timing import Worker, alternate, available_threads
 from bpc.emit import recipe as recipes
 from bpc.emit.recipe import CHOICES, Recipe
 from bpc.emit.storage import write
+from bpc.timing.alternate import Worker, alternate, available_threads
+from bpc.timing.feed import random_feed
 
 MARGIN = 0.02
 DEFAULT_SHAPES = ((8, 128), (1, 128))

@@ -21,7 +21,6 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from bpc.bench.feed import INPUTS_KEY
 from bpc.emit import recipe as recipes
 from bpc.emit.axes import DynamicAxes, dynamic_axes, input_names, name_axes, output_names
 from bpc.emit.check import TOLERANCE, FileAgreement, check_file
@@ -31,6 +30,7 @@ from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import Staging, write
+from bpc.timing.feed import INPUTS_KEY
 from passes.frontend.trace import exported_program
 from passes.ir.info import trace_info
 from passes.verify.inputs import shown_value

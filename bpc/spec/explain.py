@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from bpc.masks.plan import MaskPlan
+from bpc.scores.plan import MaskPlan
 from bpc.spec.schema import Spec
 from passes.structure.roles import LinearRole, Roles
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from bpc.masks.plan import MaskPlan
+from bpc.scores.plan import MaskPlan
 from bpc.spec.errors import SpecError
 from bpc.spec.pairing import Pair, pair_up
 from bpc.spec.schema import BlockSize, Rule, Spec

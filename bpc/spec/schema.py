@@ -6,16 +6,18 @@ and defaults follow method.md and sections 3 to 5 of the paper.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bpc.masks.schedule import Schedule
+from bpc.scores.binarize import Method
+from bpc.scores.mask_set import MaskSettings
+from bpc.scores.schedule import Schedule
 
 Symbol = Literal["in_features", "out_features", "head_dim"]
 BlockSize = Annotated[int, Field(ge=1)] | Symbol
-Method = Literal["sigmoid_threshold", "topk", "magnitude"]
 
 
 class _Section(BaseModel):
@@ -129,4 +131,15 @@ class Spec(_Section):
             final=final if self.threshold.final is None else self.threshold.final,
             warmup=schedule.initial_warmup * schedule.warmup,
             cooldown=schedule.final_warmup * schedule.warmup,
+        )
+
+    def mask_settings(self, groups: Iterable[str]) -> MaskSettings:
+        """The masks' share of the spec, λ resolved for the ``groups`` that occur."""
+        weights = self.regularization
+        return MaskSettings(
+            method=self.method,
+            schedule=self.threshold_schedule(),
+            regularization={group: weights.final_lambda * weights.weight(group) for group in groups},
+            min_kept=self.floor,
+            initial_score=self.scores.init,
         )

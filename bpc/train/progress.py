@@ -16,8 +16,8 @@ from rich.progress import (
 )
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from bpc.masks import MaskSet
-from bpc.masks.structure import live_structure
+from bpc.scores import MaskSet
+from bpc.scores.structure import live_structure
 
 LINES_WITHOUT_TERMINAL = 20  # a log file gets that many lines a run instead of a moving bar
 

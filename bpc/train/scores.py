@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bpc.masks import MaskSet
+from bpc.scores import MaskSet
 
 PAPER_LEARNING_RATE = 1e-2  # the published runs: tens of thousands of steps
 LARGEST_LEARNING_RATE = 0.3

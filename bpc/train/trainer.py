@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from bpc.masks import MaskSet
-from bpc.masks.structure import live_structure
+from bpc.scores import MaskSet
+from bpc.scores.structure import live_structure
 from bpc.train.distill import distillation_loss, logits_of
 from bpc.train.progress import PruningProgress
 from bpc.train.scores import score_learning_rate, score_parameters

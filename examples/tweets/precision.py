@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 
 import bpc
 import passes
-from bpc.cli.console import quiet_console
+from bpc.terminal.console import quiet_console
 from examples.tweets.data import encoder_directory, read_tweets, split_tweets, tweets_file
 from examples.tweets.pipeline import example_inputs
 from examples.tweets.training import accuracy, encode, load_classifier

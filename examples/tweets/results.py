@@ -17,7 +17,7 @@ import bpc
 import passes
 from bpc.bench.comparison import compare
 from bpc.bench.result import Comparison
-from bpc.masks.structure import live_structure
+from bpc.scores.structure import live_structure
 from examples.tweets.pipeline import Outcome, example_inputs
 
 BATCH, LENGTH = 8, 64

@@ -12,7 +12,7 @@ import typer
 from transformers import AutoTokenizer, PreTrainedModel
 
 import bpc
-from bpc.masks import MaskSet
+from bpc.scores import MaskSet
 from bpc.train import score_parameters, weight_parameters
 from examples.tweets.data import encoder_directory
 from examples.tweets.pipeline import example_inputs

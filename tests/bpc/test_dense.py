@@ -12,7 +12,8 @@ from transformers import BertConfig, BertForSequenceClassification, T5Config, T5
 
 import bpc
 import passes
-from bpc.dense import PLAN_FILE, DenseModel, LoadError, is_dense_directory, load
+from bpc.dense import DenseModel, LoadError, is_dense_directory, load
+from bpc.directory import PLAN_FILE
 
 TINY = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
 IDS = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(0))

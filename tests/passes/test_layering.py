@@ -1,11 +1,15 @@
-"""The direction of imports: passes knows nothing of bpc, and analyses nothing of rewrites."""
+"""The direction of imports: passes knows nothing of bpc, analyses nothing of rewrites, and nothing goes in circles.
+
+Every import counts, wherever it stands: one inside a function, or for type checkers only, is a dependency all the same.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -15,23 +19,53 @@ FORBIDDEN = {
     "passes": ("bpc", "transformers"),
     "passes/analysis": ("passes.rewrite", "passes.driver", "passes.planning", "passes.masks"),
     "passes/masks": ("passes.rewrite", "passes.analysis"),
+    "bpc/scores": ("bpc.spec", "bpc.program"),
+    "bpc/timing": ("bpc.emit", "bpc.bench"),
+    "bpc/emit": ("bpc.dense", "bpc.bench"),
+    "bpc/bench": ("bpc.cli",),
 }
 
 
-def imports(source: str) -> Iterator[str]:
-    """Every module a file imports, anywhere in it: functions and type checking included."""
+def imports(source: str) -> Iterator[tuple[str, str | None]]:
+    """(module, name taken from it) of every import in a file, wherever it stands."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def targets(source: str, modules: Collection[str]) -> set[str]:
+    """Those of ``modules`` a file imports: ``from a import b`` means the module a.b where there is one, else a."""
+    pairs = [(module, f"{module}.{name}") for module, name in imports(source)]
+    return {inner if inner in modules else module for module, inner in pairs} & set(modules)
 
 
 def breaches(source: str, forbidden: tuple[str, ...]) -> list[str]:
-    return [name for name in imports(source) if any(name == f or name.startswith(f + ".") for f in forbidden)]
+    names = {full for module, name in imports(source) for full in (module, f"{module}.{name}")}
+    return sorted(name for name in names if any(name == f or name.startswith(f + ".") for f in forbidden))
+
+
+def sources(package: str) -> dict[str, str]:
+    """{module name: text} of a package's files; a package's own name stands for its ``__init__``."""
+    files = (ROOT / package).rglob("*.py")
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f.read_text() for f in files}
+
+
+def cycles(modules: Mapping[str, str], depth: int | None = None) -> list[list[str]]:
+    """Groups of modules that import each other in a circle; with ``depth``, of packages named by so many parts.
+
+    A package and its own files do not count as two, nor does the top package, which offers the public names.
+    """
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for name, source in modules.items():
+        for target in targets(source, modules):
+            ends = [".".join(n.split(".")[:depth]) for n in (name, target)]
+            if ends[0] != ends[1] and (depth is None or all(e.count(".") == depth - 1 for e in ends)):
+                graph.add_edge(*ends)
+    return sorted(sorted(group) for group in nx.strongly_connected_components(graph) if len(group) > 1)
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
@@ -42,12 +76,20 @@ def test_imports_point_one_way(folder: str) -> None:
     assert not found
 
 
+def test_no_modules_import_each_other() -> None:
+    assert cycles(sources("bpc")) == []
+
+
+def test_no_packages_import_each_other() -> None:
+    assert cycles(sources("bpc"), depth=2) == []
+
+
 @pytest.mark.parametrize(
     "source",
     [
         "import bpc",
-        "import bpc.masks as m",
-        "from bpc import masks",
+        "import bpc.scores as m",
+        "from bpc import scores",
         "def f():\n    from bpc.spec import Spec",
         "if TYPE_CHECKING:\n    import bpc.spec",
     ],
@@ -58,3 +100,26 @@ def test_the_check_sees_every_form_of_import(source: str) -> None:
 
 def test_the_check_does_not_go_by_prefix_alone() -> None:
     assert not breaches("import bpcx, passes.rewriter", ("bpc", "passes.rewrite"))
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import p.a.one",
+        "from p.a import one",
+        "from p.a.one import name",
+        "def f():\n    from p.a.one import name",
+        "if TYPE_CHECKING:\n    from p.a.one import Name",
+    ],
+)
+def test_the_check_sees_every_form_of_circle(back: str) -> None:
+    modules = {"p": "from p.a.one import name", "p.a": "", "p.a.one": "from p.b import two", "p.b": "", "p.b.two": back}
+    assert cycles(modules) == [["p.a.one", "p.b.two"]]
+    assert cycles(modules, depth=2) == [["p.a", "p.b"]]
+
+
+def test_packages_can_go_in_a_circle_where_their_modules_do_not() -> None:
+    modules = {"p.a.one": "import p.b.one", "p.b.one": "", "p.b.two": "import p.a.two", "p.a.two": ""}
+    assert cycles(modules) == []
+    assert cycles(modules, depth=2) == [["p.a", "p.b"]]
+    assert cycles({"p.a.one": "import p.a.two", "p.a.two": ""}, depth=2) == []

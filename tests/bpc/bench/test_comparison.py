@@ -12,10 +12,10 @@ from torch import fx, nn
 
 import passes
 from bpc.bench.comparison import compare, compare_all, matmul_peak
-from bpc.bench.feed import random_feed
 from bpc.bench.result import Comparison, comparison_table, this_machine
-from bpc.bench.timing import BenchmarkError, Timing, Worker, alternate
 from bpc.emit.onnx import export_onnx
+from bpc.timing.alternate import BenchmarkError, Timing, Worker, alternate
+from bpc.timing.feed import random_feed
 
 
 def mlp(width: int) -> fx.GraphModule:

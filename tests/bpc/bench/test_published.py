@@ -14,8 +14,8 @@ from bpc.bench.plot import speedup_figure
 from bpc.bench.profile import profile, profile_table
 from bpc.bench.published import PublishedModel, published_model, published_models, published_points, structure_masks
 from bpc.bench.result import Comparison, this_machine
-from bpc.bench.timing import Timing
 from bpc.emit.onnx import export_onnx
+from bpc.timing.alternate import Timing
 from passes.structure.roles import find_roles
 
 

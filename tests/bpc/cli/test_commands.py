@@ -24,7 +24,7 @@ from bpc.cli.data import Columns, read_table
 from bpc.dense import load
 from bpc.emit.onnx import Dtype
 from bpc.emit.recipe import Target
-from bpc.masks.files import multiply_masks, save_masks
+from bpc.scores.files import multiply_masks, save_masks
 
 
 def run(*arguments: Any) -> Result:
@@ -83,7 +83,7 @@ def test_inspect_shows_what_a_spec_matches(model_directory: Path) -> None:
 def test_inspect_leaves_no_column_out_on_a_narrow_terminal(
     model_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bpc.cli.console.WIDTH_WITHOUT_TERMINAL", 60)
+    monkeypatch.setattr("bpc.terminal.console.WIDTH_WITHOUT_TERMINAL", 60)
     result = run("inspect", "--model", model_directory, "--spec", "struct", "--every-weight")
     weight = "bert.encoder.layer.1.attention.self.value.weight"
     (line,) = [line for line in result.output.splitlines() if weight in line]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bpc.cli.errors import CommandError
 from bpc.cli.models import load_model, mask_source
+from bpc.terminal.errors import CommandError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 import bpc
-from bpc.cli.errors import CommandError
 from bpc.cli.training import class_order, load_classifier, load_teacher
+from bpc.terminal.errors import CommandError
 
 
 @pytest.fixture

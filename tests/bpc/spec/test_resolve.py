@@ -12,7 +12,7 @@ import transformers as hf
 from rich.console import Console
 from torch import nn
 
-from bpc.masks.plan import MaskPlan
+from bpc.scores.plan import MaskPlan
 from bpc.spec import SpecError, explain, load_spec, resolve
 from passes.frontend.trace import trace
 from passes.structure.roles import Roles, find_roles

@@ -1,4 +1,4 @@
-"""A timing worker: one process that holds one model and times it when told to (``python -m bpc.bench.worker``).
+"""A timing worker: one process that holds one model and times it when told to (``python -m bpc.timing.worker``).
 
 Two ONNX Runtime sessions in one process each keep a pool of spinning threads; on few cores they measure each other.
 So each side lives in a process of its own and runs with the settings a user's plain session has; the sides take turns.

@@ -1,4 +1,4 @@
-"""What a resolved pattern spec says about one weight: the contract between `bpc.spec` and `bpc.masks`."""
+"""What a resolved pattern spec says about one weight: the contract between `bpc.spec` and `bpc.scores`."""
 
 from __future__ import annotations
 

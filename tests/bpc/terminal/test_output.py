@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bpc.cli.errors import CommandError
-from bpc.cli.output import check_directory, check_file
+from bpc.terminal.errors import CommandError
+from bpc.terminal.output import check_directory, check_file
 
 
 def test_a_directory_is_no_file_and_not_the_model(tmp_path: Path) -> None:

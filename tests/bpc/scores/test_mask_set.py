@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bpc.masks import BlockMask, MaskPlan, MaskSet, MaskSettings, Schedule
-from bpc.masks.attach import is_masked
-from bpc.masks.files import save_masks
-from bpc.masks.structure import live_structure
+from bpc.scores import BlockMask, MaskPlan, MaskSet, MaskSettings, Schedule
+from bpc.scores.attach import is_masked
+from bpc.scores.files import save_masks
+from bpc.scores.structure import live_structure
 from passes import MaskError
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import passes
-from bpc.bench.feed import random_feed
-from bpc.bench.worker import _bound
 from bpc.emit.onnx import export_onnx
+from bpc.timing.feed import random_feed
+from bpc.timing.worker import _bound
 
 
 def test_a_bound_run_computes_what_a_plain_one_does(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _exit_code(error: Exception) -> int | None:
-    from bpc.dense import LoadError
+    from bpc.directory import LoadError
     from bpc.emit.check import ExportError
     from bpc.spec import SpecError
     from passes import MaskError, TraceError, VerificationError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bpc.masks.binarize import Method, binarize, expand_blocks, mask_blocks
-from bpc.masks.plan import MaskPlan
-from bpc.masks.schedule import Schedule
+from bpc.scores.binarize import Method, binarize, expand_blocks, mask_blocks
+from bpc.scores.plan import MaskPlan
+from bpc.scores.schedule import Schedule
 
 
 class BlockMask(nn.Module):

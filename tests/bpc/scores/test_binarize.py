@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bpc.masks.binarize import binarize, expand_blocks, keep_top, mask_blocks
+from bpc.scores.binarize import binarize, expand_blocks, keep_top, mask_blocks
 
 
 def test_expand_repeats_each_entry_over_its_block() -> None:

@@ -1,4 +1,4 @@
-"""Alternating timing of several models, each in a worker process of its own (`bpc.bench.worker`)."""
+"""Alternating timing of several models, each in a worker process of its own (`bpc.timing.worker`)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Worker:
         self.name = name
         self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the worker
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bpc.bench.worker"],
+            [sys.executable, "-m", "bpc.timing.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

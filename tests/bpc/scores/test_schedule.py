@@ -1,6 +1,6 @@
 import pytest
 
-from bpc.masks import Schedule
+from bpc.scores import Schedule
 
 
 def test_threshold_and_lambda_follow_the_cubic_of_the_method() -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bpc.masks.plan import MaskPlan
+from bpc.scores.plan import MaskPlan
 
 if TYPE_CHECKING:
-    from bpc.masks.mask_set import MaskSet
+    from bpc.scores.mask_set import MaskSet
 
 
 @dataclass(frozen=True)

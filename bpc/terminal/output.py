@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bpc.cli.errors import CommandError
+from bpc.terminal.errors import CommandError
 
 
 def check_directory(option: str, directory: Path, model: Path | None = None) -> None:

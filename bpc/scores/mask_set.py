@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from bpc.masks.attach import attach_masks, detach_masks
-from bpc.masks.binarize import Method
-from bpc.masks.block_mask import BiasMask, BlockMask
-from bpc.masks.plan import MaskPlan
-from bpc.masks.schedule import Schedule
+from bpc.scores.attach import attach_masks, detach_masks
+from bpc.scores.binarize import Method
+from bpc.scores.block_mask import BiasMask, BlockMask
+from bpc.scores.plan import MaskPlan
+from bpc.scores.schedule import Schedule
 from passes import MaskError
-
-if TYPE_CHECKING:  # bpc.spec reads bpc.masks.schedule: a run-time import would close the circle
-    from bpc.spec.schema import Spec
 
 MODULE_NAME = "block_masks"  # of the MaskSet inside a model it is attached to; part of the checkpoint's key names
 
@@ -32,18 +28,6 @@ class MaskSettings:
     min_kept: float = 0.0
     initial_score: float = 0.0
 
-    @classmethod
-    def from_spec(cls, spec: Spec, groups: Iterable[str]) -> MaskSettings:
-        """The mask's share of a pattern spec, λ resolved for the ``groups`` that occur."""
-        weights = spec.regularization
-        return cls(
-            method=spec.method,
-            schedule=spec.threshold_schedule(),
-            regularization={group: weights.final_lambda * weights.weight(group) for group in groups},
-            min_kept=spec.floor,
-            initial_score=spec.scores.init,
-        )
-
 
 def _go_on_from_loaded(module: nn.Module, _: object) -> None:
     """After a checkpoint was loaded. A function with a name, so that masked models can be pickled."""
@@ -54,8 +38,6 @@ def _go_on_from_loaded(module: nn.Module, _: object) -> None:
 class MaskSet(nn.Module):
     """Masks for ``plans``. Plans that name the same score key share one tensor.
 
-    ``settings`` is a pattern spec, or `MaskSettings` where there is none.
-
     Attributes:
         scores: ParameterDict, one tensor per score key ("." in keys is written "/": parameter names have no dots).
         progress: 0..1, last given to `set_progress`; saved in the state dict, so a checkpoint resumes where it stopped.
@@ -63,11 +45,9 @@ class MaskSet(nn.Module):
 
     progress: Tensor
 
-    def __init__(self, plans: Iterable[MaskPlan], settings: Spec | MaskSettings) -> None:
+    def __init__(self, plans: Iterable[MaskPlan], settings: MaskSettings) -> None:
         super().__init__()
         self.plans = tuple(plans)
-        if not isinstance(settings, MaskSettings):
-            settings = MaskSettings.from_spec(settings, {plan.group for plan in self.plans})
         self.settings = settings
         self.scores = nn.ParameterDict()
         self._blocks: dict[str, BlockMask] = {}

@@ -1,0 +1,173 @@
+"""The directory a small model is saved in, and a module's memory of how it became small.
+
+It holds ``config.json`` (transformers' own), ``model.safetensors`` and ``bpc.json``: the plans (shapes, folded biases,
+head counts), one per shrink the model went through, and the example inputs. Nothing in it is unpickled when it is
+loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+
+from passes.masks import MaskError, TensorFile
+from passes.plan.data import Plan
+from passes.plan.errors import ModuleViewError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+PLAN_FILE = "bpc.json"
+WEIGHTS_FILE = "model.safetensors"
+EXAMPLE_FILE = "bpc_example.safetensors"
+_HISTORY = "bpc_plans"  # attribute of a small module: the plans that led from its config's shapes to its own
+
+Example: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class LoadError(RuntimeError):
+    """A directory is no saved dense model, or a broken one; the message names the file."""
+
+
+class History(tuple[Plan, ...]):
+    """Plans, oldest first. They never change: copies of a module share them."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> History:
+        return self
+
+
+def history_of(module: nn.Module) -> History:
+    """The plans that led to a small module; none for any other."""
+    found: History = module.__dict__.get(_HISTORY, History())
+    return found
+
+
+def remember(module: nn.Module, plans: Iterable[Plan]) -> None:
+    """Note on a small module how it came about, so that it can be shrunk again and still be saved."""
+    module.__dict__[_HISTORY] = History(dataclasses.replace(plan, example=None) for plan in plans)
+
+
+def is_dense_directory(path: str | Path) -> bool:
+    """The directory was written by `DenseModel.save_pretrained`."""
+    return (Path(path) / PLAN_FILE).is_file()
+
+
+def write_directory(path: str | Path, module: nn.Module, example: Example) -> None:
+    """Write ``module``, whose history is noted on it, as a directory that `read_directory` reads.
+
+    The directory is written beside ``path`` first and then renamed file by file, so that an interrupted save leaves
+    what was there. Raises NotADirectoryError where ``path`` is a file, and TypeError for a module without a
+    transformers config.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target} is a file; give a directory to save the model in")
+    config: PretrainedConfig | None = getattr(module, "config", None)
+    if config is None or not hasattr(config, "save_pretrained"):
+        raise TypeError(
+            f"{type(module).__name__} has no transformers config to save; keep its state_dict and "
+            "`plan.to_json()`, or export the graph view (export_onnx, torch.export.save)"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as staging:
+        work = Path(staging)
+        config.architectures = [type(module).__name__]
+        config.dtype = getattr(module, "dtype", None)
+        config.save_pretrained(work)
+        generation = getattr(module, "generation_config", None)
+        if generation is not None:
+            generation.save_pretrained(work)
+        save_model(module, str(work / WEIGHTS_FILE))
+        stored = _store_example(example, work / EXAMPLE_FILE)
+        plans = [json.loads(plan.to_json()) for plan in history_of(module)]
+        content = {"format": 2, "plans": plans, "example": stored}
+        (work / PLAN_FILE).write_text(json.dumps(content))
+        for file in sorted(work.iterdir()):
+            os.replace(file, target / file.name)
+
+
+def read_directory(path: str | Path) -> tuple[nn.Module, Plan, Example]:
+    """The module, its last plan and the example inputs of a saved directory. Raises `LoadError`, naming the file."""
+    directory = Path(path)
+    try:
+        content = json.loads((directory / PLAN_FILE).read_text())
+        if content.get("format") not in (1, 2):
+            raise LoadError(
+                f"{directory / PLAN_FILE}: format {content.get('format')!r} is unknown to this version of bpc"
+            )
+        stored = content["plans"] if content["format"] == 2 else [content["plan"]]
+        plans = [Plan.from_json(json.dumps(plan)) for plan in stored]
+        last = plans[-1]
+        example = _read_example(content["example"], directory / EXAMPLE_FILE)
+    except FileNotFoundError as error:
+        raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
+    except (ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
+    return _build(directory, plans), last, example
+
+
+def _build(directory: Path, plans: list[Plan]) -> nn.Module:
+    """The original architecture, cut to one plan's shapes after the other, with the saved weights in their dtypes."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(directory)
+    names = config.architectures or []
+    architecture = getattr(transformers, names[0], None) if names else None
+    if architecture is None:
+        raise LoadError(f"{directory / 'config.json'}: transformers has no architecture {names}")
+    try:
+        module = architecture(config)
+        for plan in plans:
+            module = plan.apply_to(module)
+        state = module.state_dict(keep_vars=True)
+        for name, tensor in TensorFile(directory / WEIGHTS_FILE).items():
+            if name in state:
+                state[name].data = state[name].data.to(tensor.dtype)
+        load_model(module, str(directory / WEIGHTS_FILE))
+    except (ModuleViewError, MaskError, RuntimeError, FileNotFoundError, SafetensorError) as error:
+        raise LoadError(f"{directory}: the weights do not fit the plan: {error}") from error
+    remember(module, plans)
+    return module.eval()
+
+
+# ------------------------------------------------------------------------------------------------ example inputs
+
+
+def _store_example(example: Example, file: Path) -> dict[str, Any]:
+    """Tensors go to the safetensors file, plain values into the returned JSON."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def plain(key: str, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors[key] = value.contiguous()
+            return {"tensor": key}
+        if value is None or isinstance(value, bool | int | float | str):
+            return {"value": value}
+        raise TypeError(f"example input {key} is a {type(value).__name__}; only tensors and plain values can be saved")
+
+    args, kwargs = example
+    described = {
+        "args": [plain(f"args.{i}", a) for i, a in enumerate(args)],
+        "kwargs": {name: plain(f"kwargs.{name}", value) for name, value in kwargs.items()},
+    }
+    save_file(tensors, str(file))
+    return described
+
+
+def _read_example(described: dict[str, Any], file: Path) -> Example:
+    tensors = load_file(str(file))
+
+    def value(entry: dict[str, Any]) -> Any:
+        return tensors[entry["tensor"]] if "tensor" in entry else entry["value"]
+
+    return tuple(value(a) for a in described["args"]), {k: value(v) for k, v in described["kwargs"].items()}
