@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from passes.certificate import Certificate, digests, plain, versions
 from passes.frontend.bake import BakeWeights
 from passes.ir.info import trace_info
-from passes.ir.manager import Pass, PassManager
+from passes.ir.manager import Pass, PassManager, PassRecord
 from passes.masks import MaskSource, resolve_masks
 from passes.plan.check import example_check
 from passes.plan.data import Plan
@@ -26,6 +28,7 @@ from passes.verify.compare import Trial, compare, record_reference
 from passes.verify.diverge import first_divergence
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
+SEED = 0  # of the fresh inputs
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class ShrinkResult:
     graph_module: fx.GraphModule
     plan: Plan
     report: ShrinkReport
+    certificate: Certificate
 
 
 def shrink_passes(
@@ -76,15 +80,21 @@ def shrink(
 
     Exactness is promised for attention rows that see at least one key.
     """
-    graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module  # weights computed from masks: numbers
+    baked = PassManager((BakeWeights(),)).run(graph_module)  # weights computed from masks: numbers
+    graph_module = baked.graph_module
     apply, *others = shrink_passes(resolve_masks(graph_module, masks), granularity, multiple)
-    masked = [PassManager((apply,)).run(graph_module).graph_module]
+    applied = PassManager((apply,)).run(graph_module)
+    record = (*baked.record, *applied.record)
+    masked = [applied.graph_module]
+    del applied
     before = summarise(masked[0])
-    reference = record_reference(masked[0]) if verify else None
+    masked_digests = digests(masked[0].named_parameters())
+    reference = record_reference(masked[0], SEED) if verify else None
     outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
-    small = outcome.graph_module
+    small, record = outcome.graph_module, (*record, *outcome.record)
     if outcome.facts["replace-constants"]["constants"]:
-        small = _shrink_again(small, granularity, multiple)
+        small, again = _shrink_again(small, granularity, multiple)
+        record += again
     agreement = None
     if reference is not None:
         tolerance = TOLERANCE[least_precise(graph_module)] if tolerance is None else tolerance
@@ -104,18 +114,33 @@ def shrink(
         example=lambda: example_check(small, 10 * TOLERANCE[least_precise(small)]),
     )
     report = build_report(before, small, outcome.facts["shrink-dims"]["coupling"], agreement)
-    return ShrinkResult(small, plan, report)
+    certificate = Certificate(
+        view="graph",
+        dtype=str(least_precise(graph_module)).removeprefix("torch."),
+        seed=SEED,
+        options={"granularity": granularity, "multiple": multiple, "tolerance": tolerance},
+        versions=versions(),
+        masked=masked_digests,
+        small=digests(small.named_parameters()),
+        plan=json.loads(plan.to_json()),
+        passes=plain(record),
+        agreement=plain(agreement),
+    )
+    return ShrinkResult(small, plan, report, certificate)
 
 
-def _shrink_again(graph_module: fx.GraphModule, granularity: Granularity, multiple: int) -> fx.GraphModule:
+def _shrink_again(
+    graph_module: fx.GraphModule, granularity: Granularity, multiple: int
+) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
     """Where a dead sublayer shared weights with live ones (fused q, k, v), its rows go from the graph as well."""
+    record: tuple[PassRecord, ...] = ()
     while True:
         outcome = PassManager((FoldConstants(), ShrinkDims(granularity, multiple))).run(graph_module)
+        record += outcome.record
         if not outcome.modified:
-            return graph_module
-        graph_module = (
-            PassManager((Retrace(), ReplaceConstants(), DropNoopSlices())).run(outcome.graph_module).graph_module
-        )
+            return graph_module, record
+        outcome = PassManager((Retrace(), ReplaceConstants(), DropNoopSlices())).run(outcome.graph_module)
+        graph_module, record = outcome.graph_module, (*record, *outcome.record)
 
 
 def least_precise(graph_module: fx.GraphModule) -> torch.dtype:

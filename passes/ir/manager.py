@@ -13,12 +13,28 @@ from passes.ir.invariants import GraphInvariantError, check_graph
 
 
 @dataclass(frozen=True)
+class PassRecord:
+    """One pass that ran: whether it changed anything, and how many things of each kind it reports."""
+
+    name: str
+    modified: bool
+    counts: Mapping[str, int]
+
+    @staticmethod
+    def of(name: str, result: PassResult) -> PassRecord:
+        sized = {k: len(f) for k, f in result.facts.items() if isinstance(f, tuple | list | Mapping)}
+        counted = {k: f for k, f in result.facts.items() if isinstance(f, int)}
+        return PassRecord(name, result.modified, sized | counted)
+
+
+@dataclass(frozen=True)
 class PassResult:
     """What a pass returns: the graph, whether it differs from what came in, and what to tell the user."""
 
     graph_module: fx.GraphModule
     modified: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
+    record: tuple[PassRecord, ...] = ()  # of a `PassManager`: what ran, in order
 
 
 class PassError(RuntimeError):
@@ -53,7 +69,7 @@ class PassManager:
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         facts: dict[str, Any] = {}
         modified = False
-        done: list[str] = []
+        done: list[PassRecord] = []
         current = [graph_module]  # a list, so that a pass can free what it replaces while it runs
         del graph_module
         for step in self.passes:
@@ -64,10 +80,11 @@ class PassManager:
                 step.ensures(result.graph_module)
                 check_graph(result.graph_module)
             except GraphInvariantError as error:
-                raise PassError(f"pass {step.name} left a broken graph (after {done or 'nothing'}): {error}") from error
+                before = [record.name for record in done] or "nothing"
+                raise PassError(f"pass {step.name} left a broken graph (after {before}): {error}") from error
             modified |= result.modified
             facts[step.name] = result.facts
             current.append(result.graph_module)
-            done.append(step.name)
+            done.append(PassRecord.of(step.name, result))
             del result
-        return PassResult(current[0], modified, facts)
+        return PassResult(current[0], modified, facts, tuple(done))

@@ -1,0 +1,142 @@
+"""The certificate: what `shrink` did, as data that someone else can check.
+
+It names the weights that went in and those that came out by their hashes, and holds the plan between them, the passes
+that ran and how far the two models were apart. `bpc verify` checks it without any of the code that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, get_args
+
+import torch
+
+View = Literal["graph", "module"]
+
+_FORMAT = 1
+_DIGEST = "digest"
+
+
+class CertificateError(ValueError):
+    """Text that is no certificate, or one that was changed; the message names the entry."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """See the fields; `to_json` adds a hash of all of them, so that a change is noticed.
+
+    ``view`` says what ``small`` and ``plan`` describe: the small graph (an ONNX file), or the user's module with
+    smaller layers (a saved directory), whose plan may be coarser and has the numbers its forward reads.
+    """
+
+    view: View
+    dtype: str  # the least precise one on the way to the outputs, "float32"
+    seed: int  # of the fresh inputs
+    options: Mapping[str, Any]  # of `shrink`
+    versions: Mapping[str, str]  # {package: version}
+    masked: Mapping[str, str]  # {parameter: `digest`}, masks applied
+    small: Mapping[str, str]
+    plan: Mapping[str, Any]  # `Plan.to_json`
+    passes: tuple[Mapping[str, Any], ...]  # name, modified, counts of what was done; in the order they ran
+    agreement: Mapping[str, Any] | None  # shapes tried, differences and their floor; None where nothing was run
+
+    def to_json(self) -> str:
+        data = {"format": _FORMAT, **asdict(self)}
+        return json.dumps({**data, _DIGEST: _hash_of(data)}, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Certificate:
+        """Read a certificate back. Raises `CertificateError`, and nothing else, for any other text."""
+        try:
+            data = json.loads(text)
+            expected = data.pop(_DIGEST, None) if isinstance(data, dict) else None
+            actual = _hash_of(data)
+        except (ValueError, RecursionError) as error:
+            raise CertificateError(f"no certificate: not JSON ({error})") from None
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            found = data.get("format") if isinstance(data, dict) else None
+            raise CertificateError(f"no certificate of this version of bpc: format {found!r}, not {_FORMAT}")
+        if expected != actual:
+            raise CertificateError("the certificate was changed after it was written: its digest is another")
+        del data["format"]
+        names = [field.name for field in fields(Certificate)]
+        if wrong := sorted({*names} ^ data.keys()):
+            raise CertificateError(f"no certificate: {', '.join(wrong)} missing or unknown")
+        for name, fits in _CHECKS.items():
+            if not fits(data[name]):
+                raise CertificateError(f"no certificate: {name} is {_short(data[name])}")
+        return Certificate(**{**data, "passes": tuple(data["passes"])})
+
+    def of_module(self, plan: Mapping[str, Any], tensors: Iterable[tuple[str, torch.Tensor]]) -> Certificate:
+        """The same shrink as it shows in a module: its plan, and the tensors it holds."""
+        return replace(self, view="module", plan=plan, small=digests(tensors))
+
+
+def _is_text_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
+def _is_record(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and isinstance(value.get("modified"), bool)
+        and isinstance(value.get("counts"), dict)
+    )
+
+
+_CHECKS = {
+    "view": lambda v: v in get_args(View),
+    "dtype": lambda v: isinstance(v, str) and isinstance(getattr(torch, v, None), torch.dtype),
+    "seed": lambda v: type(v) is int,
+    "options": lambda v: isinstance(v, dict),
+    "versions": _is_text_table,
+    "masked": _is_text_table,
+    "small": _is_text_table,
+    "plan": lambda v: isinstance(v, dict),
+    "passes": lambda v: isinstance(v, list) and all(map(_is_record, v)),
+    "agreement": lambda v: v is None or isinstance(v, dict),
+}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:60]}…"
+
+
+def _hash_of(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and torch's names as JSON has them."""
+    return json.loads(json.dumps(value, default=lambda v: asdict(v) if hasattr(v, "__dataclass_fields__") else str(v)))
+
+
+def versions() -> dict[str, str]:
+    """{"torch": ..., "bpc": ...}; "unknown" for a bpc that runs without being installed."""
+    try:
+        own = version("block-pruning-compiler")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {"torch": torch.__version__, "bpc": own}
+
+
+def digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
+    """{name: `digest`}, one tensor at a time."""
+    return {name: digest(tensor) for name, tensor in tensors}
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """sha256 of a tensor's dtype, shape and numbers in row-major order; −0 counts as 0, as it does to every product."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor + 0.0
+    found = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+    if tensor.numel():
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
