@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ from bpc.directory import (
     LoadError,
     history_of,
     is_dense_directory,
+    read_certificate,
     read_directory,
     remember,
     write_directory,
 )
+from passes.certificate import Certificate
 from passes.driver import TOLERANCE, ShrinkResult, least_precise, shrink
 from passes.frontend.trace import trace
 from passes.ir.info import trace_info
@@ -54,15 +57,18 @@ class DenseModel:
         example_inputs: Example,
         graph_module: fx.GraphModule | None = None,
         report: ShrinkReport | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.plan = plan
         self.report = report
         self.module_granularity: Granularity = "dims"
         self.example_inputs = example_inputs
+        self._certificate = certificate
         self._make_module = module
         self._graph = graph_module
         self._module: nn.Module | None = None
         self._traced: tuple[Any, ...] | None = None  # the module's state that the graph shows
+        self._built: tuple[Any, ...] | None = None  # its state when it was made
 
     @staticmethod
     def from_shrink(result: ShrinkResult, masked_model: nn.Module) -> DenseModel:
@@ -85,6 +91,7 @@ class DenseModel:
             example_inputs=(info.args, info.kwargs),
             graph_module=graph,
             report=result.report,
+            certificate=result.certificate,
         )
         return dense
 
@@ -110,8 +117,14 @@ class DenseModel:
         """
         if self._module is None:
             self._module = self._make_module()
-            self._traced = _state(self._module)
+            self._traced = self._built = _state(self._module)
         return self._module
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What `passes.shrink` says of this model, for `bpc verify`; None once its module was trained or cast."""
+        changed = self._module is not None and _state(self._module) != self._built
+        return None if changed else self._certificate
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph view, without gradients. Raises TypeError for inputs that it was not traced with."""
@@ -137,13 +150,17 @@ class DenseModel:
         return export_onnx(self, path, target=target, dtype=dtype, **options)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write a directory that `load` reads: config.json, model.safetensors, bpc.json.
+        """Write a directory that `load` reads: config.json, model.safetensors, bpc.json, certificate.json.
 
         An interrupted save leaves what was there. Raises NotADirectoryError where ``path`` is a file, `ModuleViewError`
         for a model without a module view, and TypeError for one without a transformers config (save its graph:
         ``torch.export.save``).
         """
-        write_directory(path, self.module, self.example_inputs)
+        module, certificate = self.module, self.certificate
+        if certificate is not None and certificate.view == "graph":
+            plan, tensors = json.loads(self.plan.to_json()), module.state_dict().items()
+            certificate = certificate.of_module(plan, self.module_granularity, tensors)
+        write_directory(path, module, self.example_inputs, certificate)
 
 
 def _module_view(plan: Plan, model: nn.Module, check: Check) -> tuple[Granularity, Plan, nn.Module]:
@@ -183,4 +200,4 @@ def _graph_of(module: nn.Module, example: Example) -> fx.GraphModule:
 def load(path: str | Path) -> DenseModel:
     """Load what `DenseModel.save_pretrained` wrote. Raises `LoadError`, naming the file, for anything else."""
     module, plan, example = read_directory(path)
-    return DenseModel(plan, module=lambda: module, example_inputs=example)
+    return DenseModel(plan, module=lambda: module, example_inputs=example, certificate=read_certificate(path))

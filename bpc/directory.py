@@ -1,8 +1,8 @@
 """The directory a small model is saved in, and a module's memory of how it became small.
 
-It holds ``config.json`` (transformers' own), ``model.safetensors`` and ``bpc.json``: the plans (shapes, folded biases,
-head counts), one per shrink the model went through, and the example inputs. Nothing in it is unpickled when it is
-loaded.
+It holds ``config.json`` (transformers' own), ``model.safetensors``, ``bpc.json``: the plans (shapes, folded biases,
+head counts), one per shrink the model went through, and the example inputs; and ``certificate.json`` of the last
+shrink, unless the weights have changed since. Nothing in it is unpickled when it is loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
+from passes.certificate import Certificate, CertificateError
 from passes.masks import MaskError, TensorFile
 from passes.plan.data import Plan
 from passes.plan.errors import ModuleViewError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PLAN_FILE = "bpc.json"
 WEIGHTS_FILE = "model.safetensors"
 EXAMPLE_FILE = "bpc_example.safetensors"
+CERTIFICATE_FILE = "certificate.json"
 _HISTORY = "bpc_plans"  # attribute of a small module: the plans that led from its config's shapes to its own
 
 Example: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -62,7 +64,7 @@ def is_dense_directory(path: str | Path) -> bool:
     return (Path(path) / PLAN_FILE).is_file()
 
 
-def write_directory(path: str | Path, module: nn.Module, example: Example) -> None:
+def write_directory(path: str | Path, module: nn.Module, example: Example, certificate: Certificate | None) -> None:
     """Write ``module``, whose history is noted on it, as a directory that `read_directory` reads.
 
     The directory is written beside ``path`` first and then renamed file by file, so that an interrupted save leaves
@@ -92,6 +94,10 @@ def write_directory(path: str | Path, module: nn.Module, example: Example) -> No
         plans = [json.loads(plan.to_json()) for plan in history_of(module)]
         content = {"format": 2, "plans": plans, "example": stored}
         (work / PLAN_FILE).write_text(json.dumps(content))
+        if certificate is None:
+            (target / CERTIFICATE_FILE).unlink(missing_ok=True)  # of what was there before
+        else:
+            (work / CERTIFICATE_FILE).write_text(certificate.to_json())
         for file in sorted(work.iterdir()):
             os.replace(file, target / file.name)
 
@@ -114,6 +120,15 @@ def read_directory(path: str | Path) -> tuple[nn.Module, Plan, Example]:
     except (ValueError, LookupError, TypeError, SafetensorError) as error:
         raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
     return _build(directory, plans), last, example
+
+
+def read_certificate(path: str | Path) -> Certificate | None:
+    """The certificate of a saved directory, None where it has none. Raises `LoadError` for one that cannot be read."""
+    file = Path(path) / CERTIFICATE_FILE
+    try:
+        return Certificate.from_json(file.read_text()) if file.exists() else None
+    except (CertificateError, UnicodeDecodeError) as error:
+        raise LoadError(f"{file}: {error}; without the file the model loads, and nothing vouches for it") from error
 
 
 def _build(directory: Path, plans: list[Plan]) -> nn.Module:

@@ -71,9 +71,12 @@ class Certificate:
                 raise CertificateError(f"no certificate: {name} is {_short(data[name])}")
         return Certificate(**{**data, "passes": tuple(data["passes"])})
 
-    def of_module(self, plan: Mapping[str, Any], tensors: Iterable[tuple[str, torch.Tensor]]) -> Certificate:
-        """The same shrink as it shows in a module: its plan, and the tensors it holds."""
-        return replace(self, view="module", plan=plan, small=digests(tensors))
+    def of_module(
+        self, plan: Mapping[str, Any], granularity: str, tensors: Iterable[tuple[str, torch.Tensor]]
+    ) -> Certificate:
+        """The same shrink as it shows in a module: its plan, how finely attention is cut, and the tensors it holds."""
+        options = {**self.options, "granularity": granularity}
+        return replace(self, view="module", options=options, plan=plan, small=digests(tensors))
 
 
 def _is_text_table(value: Any) -> bool:

@@ -31,6 +31,7 @@ from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import Staging, write
 from bpc.timing.feed import INPUTS_KEY
+from passes.certificate import Certificate
 from passes.frontend.trace import exported_program
 from passes.ir.info import trace_info
 from passes.verify.inputs import shown_value
@@ -44,6 +45,7 @@ _HALF = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
 # Metadata keys of a written file.
 RECIPE_KEY, DTYPE_KEY, FLOPS_KEY, TUNING_KEY = "bpc.recipe", "bpc.dtype", "bpc.flops", "bpc.autotune"
+CERTIFICATE_KEY = "bpc.certificate"  # of `bpc.DenseModel` and `passes.ShrinkResult`
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ def export_onnx(
     axes = dynamic_axes(graph, program)
     model = to_onnx(graph, program, axes, opset)
     _describe(model, dtype, graph, axes)
+    certificate: Certificate | None = getattr(source, "certificate", None)
+    if certificate is not None:
+        model.metadata_props[CERTIFICATE_KEY] = certificate.to_json()
     recipe = recipe or default_recipe(target, dtype)
     if autotune:
         recipe = _autotune(model, recipe, target, tuning_shapes)

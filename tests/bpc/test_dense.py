@@ -14,6 +14,7 @@ import bpc
 import passes
 from bpc.dense import DenseModel, LoadError, is_dense_directory, load
 from bpc.directory import PLAN_FILE
+from passes.certificate import Certificate, digests
 
 TINY = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
 IDS = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(0))
@@ -220,3 +221,36 @@ def test_one_head_count_for_all_layers_falls_back_to_a_coarser_module() -> None:
         expected = model(**inputs).logits
         torch.testing.assert_close(dense.module(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(dense(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_directory_has_the_certificate_of_its_module(dense: DenseModel, tmp_path: Path) -> None:
+    dense.save_pretrained(tmp_path / "once")
+    written = Certificate.from_json((tmp_path / "once" / "certificate.json").read_text())
+    assert written.view == "module"
+    assert written.plan == json.loads(dense.plan.to_json())
+    assert written.small == digests(dense.module.state_dict().items())
+    assert dense.certificate is not None
+    assert written.masked == dense.certificate.masked
+    again = bpc.load(tmp_path / "once")
+    again.save_pretrained(tmp_path / "twice")
+    assert (tmp_path / "twice" / "certificate.json").read_text() == written.to_json()
+
+
+def test_trained_or_cast_weights_have_no_certificate(dense: DenseModel, tmp_path: Path) -> None:
+    dense.save_pretrained(tmp_path)
+    trained, cast = bpc.load(tmp_path), bpc.load(tmp_path)
+    with torch.no_grad():
+        trained.module.classifier.bias += 1
+    cast.module.to(torch.bfloat16)
+    for changed in (trained, cast):
+        assert changed.certificate is None
+        changed.save_pretrained(tmp_path)
+        assert not (tmp_path / "certificate.json").exists()  # not the old one either
+        dense.save_pretrained(tmp_path)
+
+
+def test_a_damaged_certificate_is_named(dense: DenseModel, tmp_path: Path) -> None:
+    dense.save_pretrained(tmp_path)
+    (tmp_path / "certificate.json").write_bytes(b"\xff")
+    with pytest.raises(LoadError, match=r"certificate\.json"):
+        load(tmp_path)

@@ -118,3 +118,14 @@ def test_one_key_head_broadcast_over_the_queries_is_exported(tmp_path: Path) -> 
     agreement = export_onnx(graph, tmp_path / "model.onnx").agreement
     assert agreement is not None
     assert agreement.max_abs_diff <= 1e-5
+
+
+def test_a_file_of_a_shrunk_model_carries_its_certificate(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 3)).eval()
+    with torch.no_grad():
+        model[0].weight[:4] = 0
+    result = passes.shrink(passes.trace(model, torch.randn(4, 6)))
+    for source, expected in ((result, result.certificate), (result.graph_module, None)):
+        export_onnx(source, tmp_path / "mlp.onnx", check=False)
+        text = ir.load(tmp_path / "mlp.onnx").metadata_props.get("bpc.certificate")
+        assert text == (expected and expected.to_json())
