@@ -23,17 +23,13 @@ from bpc.directory import (
     write_directory,
 )
 from passes.certificate import Certificate
-from passes.driver import TOLERANCE, ShrinkResult, least_precise, shrink
+from passes.driver import ShrinkResult
 from passes.frontend.trace import trace
 from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
-from passes.plan.check import Check, example_check
-from passes.plan.data import Plan
-from passes.plan.errors import ModuleViewError
-from passes.plan.numbers import attributes_of
+from passes.plan.data import PlanData
 from passes.report import ShrinkReport
 from passes.rewrite.replace_constants import ReplaceConstants
-from passes.rewrite.shrink_dims import Granularity
 
 if TYPE_CHECKING:
     from bpc.emit.onnx import Dtype
@@ -51,7 +47,7 @@ class DenseModel:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: PlanData,
         *,
         module: Callable[[], nn.Module],
         example_inputs: Example,
@@ -61,7 +57,7 @@ class DenseModel:
     ) -> None:
         self.plan = plan
         self.report = report
-        self.module_granularity: Granularity = "dims"
+        self.module_granularity = "dims"
         self.example_inputs = example_inputs
         self._certificate = certificate
         self._make_module = module
@@ -80,10 +76,10 @@ class DenseModel:
         info = trace_info(graph)
 
         def build() -> nn.Module:
-            check = example_check(graph, 10 * TOLERANCE[least_precise(graph)])
-            dense.module_granularity, dense.plan, small = _module_view(result.plan, masked_model, check)
-            remember(small, (*history_of(masked_model), dense.plan))
-            return small
+            view = result.plan.view(masked_model, masks={})  # applied already
+            dense.module_granularity, dense.plan = view.granularity, view.plan
+            remember(view.module, (*history_of(masked_model), view.plan))
+            return view.module
 
         dense = DenseModel(
             result.plan,
@@ -113,7 +109,7 @@ class DenseModel:
 
         Where the forward has one head size for all of a layer, or one head count for all layers, the module keeps more
         than the graph (`module_granularity` says: "dims", "even", "heads" or "units"). Raises
-        `passes.module_view.ModuleViewError` where the model's forward cannot follow; the graph view can.
+        `passes.plan.errors.ModuleViewError` where the model's forward cannot follow; the graph view can.
         """
         if self._module is None:
             self._module = self._make_module()
@@ -161,25 +157,6 @@ class DenseModel:
             plan, tensors = json.loads(self.plan.to_json()), module.state_dict().items()
             certificate = certificate.of_module(plan, self.module_granularity, tensors)
         write_directory(path, module, self.example_inputs, certificate)
-
-
-def _module_view(plan: Plan, model: nn.Module, check: Check) -> tuple[Granularity, Plan, nn.Module]:
-    """The smallest module the model's own forward can run: with head dims cut, evenly cut, whole heads, no heads."""
-    try:
-        small = plan.apply_to(model, check=check)
-        return "dims", attributes_of(plan, model, small), small
-    except ModuleViewError as error:
-        refusal = error
-    graph = trace(model, dict(check.kwargs) or check.args)
-    coarser: tuple[Granularity, ...] = ("even", "heads", "units")
-    for granularity in coarser:
-        plan = shrink(graph, granularity=granularity, verify=False).plan
-        try:
-            small = plan.apply_to(model, check=check)
-            return granularity, attributes_of(plan, model, small), small
-        except ModuleViewError:
-            continue
-    raise refusal
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:

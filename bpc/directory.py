@@ -7,7 +7,6 @@ shrink, unless the weights have changed since. Nothing in it is unpickled when i
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import tempfile
@@ -22,7 +21,8 @@ from torch import nn
 
 from passes.certificate import Certificate, CertificateError
 from passes.masks import MaskError, TensorFile
-from passes.plan.data import Plan
+from passes.plan.apply import apply_plan
+from passes.plan.data import PlanData
 from passes.plan.errors import ModuleViewError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class LoadError(RuntimeError):
     """A directory is no saved dense model, or a broken one; the message names the file."""
 
 
-class History(tuple[Plan, ...]):
+class History(tuple[PlanData, ...]):
     """Plans, oldest first. They never change: copies of a module share them."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> History:
@@ -54,9 +54,9 @@ def history_of(module: nn.Module) -> History:
     return found
 
 
-def remember(module: nn.Module, plans: Iterable[Plan]) -> None:
+def remember(module: nn.Module, plans: Iterable[PlanData]) -> None:
     """Note on a small module how it came about, so that it can be shrunk again and still be saved."""
-    module.__dict__[_HISTORY] = History(dataclasses.replace(plan, example=None) for plan in plans)
+    module.__dict__[_HISTORY] = History(plan.data() for plan in plans)
 
 
 def is_dense_directory(path: str | Path) -> bool:
@@ -102,7 +102,7 @@ def write_directory(path: str | Path, module: nn.Module, example: Example, certi
             os.replace(file, target / file.name)
 
 
-def read_directory(path: str | Path) -> tuple[nn.Module, Plan, Example]:
+def read_directory(path: str | Path) -> tuple[nn.Module, PlanData, Example]:
     """The module, its last plan and the example inputs of a saved directory. Raises `LoadError`, naming the file."""
     directory = Path(path)
     try:
@@ -112,7 +112,7 @@ def read_directory(path: str | Path) -> tuple[nn.Module, Plan, Example]:
                 f"{directory / PLAN_FILE}: format {content.get('format')!r} is unknown to this version of bpc"
             )
         stored = content["plans"] if content["format"] == 2 else [content["plan"]]
-        plans = [Plan.from_json(json.dumps(plan)) for plan in stored]
+        plans = [PlanData.from_json(json.dumps(plan)) for plan in stored]
         last = plans[-1]
         example = _read_example(content["example"], directory / EXAMPLE_FILE)
     except FileNotFoundError as error:
@@ -131,7 +131,7 @@ def read_certificate(path: str | Path) -> Certificate | None:
         raise LoadError(f"{file}: {error}; without the file the model loads, and nothing vouches for it") from error
 
 
-def _build(directory: Path, plans: list[Plan]) -> nn.Module:
+def _build(directory: Path, plans: list[PlanData]) -> nn.Module:
     """The original architecture, cut to one plan's shapes after the other, with the saved weights in their dtypes."""
     import transformers
 
@@ -143,7 +143,7 @@ def _build(directory: Path, plans: list[Plan]) -> nn.Module:
     try:
         module = architecture(config)
         for plan in plans:
-            module = plan.apply_to(module)
+            module = apply_plan(plan, module)
         state = module.state_dict(keep_vars=True)
         for name, tensor in TensorFile(directory / WEIGHTS_FILE).items():
             if name in state:

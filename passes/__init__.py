@@ -4,7 +4,7 @@ from passes.driver import ShrinkResult, shrink
 from passes.frontend.trace import trace
 from passes.ir.info import TraceError
 from passes.masks import MaskError
-from passes.plan.data import Plan
+from passes.plan.plan import Plan
 from passes.planning import plan_shrink
 from passes.verify.errors import VerificationError
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from passes.certificate import Certificate, digests, plain, versions
 from passes.frontend.bake import BakeWeights
-from passes.ir.info import trace_info
+from passes.frontend.trace import trace
+from passes.ir.info import TraceError, trace_info
 from passes.ir.manager import Pass, PassManager, PassRecord
 from passes.masks import MaskSource, resolve_masks
-from passes.plan.check import example_check
-from passes.plan.data import Plan
+from passes.plan.check import Check, example_check
+from passes.plan.data import PlanData
+from passes.plan.errors import ModuleViewError
+from passes.plan.plan import Origin, Plan
 from passes.report import ShrinkReport, build_report, summarise
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.drop_noop_slices import DropNoopSlices
@@ -82,7 +86,8 @@ def shrink(
     """
     baked = PassManager((BakeWeights(),)).run(graph_module)  # weights computed from masks: numbers
     graph_module = baked.graph_module
-    apply, *others = shrink_passes(resolve_masks(graph_module, masks), granularity, multiple)
+    resolved = resolve_masks(graph_module, masks)
+    apply, *others = shrink_passes(resolved, granularity, multiple)
     applied = PassManager((apply,)).run(graph_module)
     record = (*baked.record, *applied.record)
     masked = [applied.graph_module]
@@ -111,7 +116,12 @@ def shrink(
         constants=tuple(outcome.facts["replace-constants"]["constants"]),
         heads=tuple(outcome.facts["shrink-dims"]["heads"]),
         aliases=trace_info(graph_module).aliases,
-        example=lambda: example_check(small, 10 * TOLERANCE[least_precise(small)]),
+        origin=Origin(
+            resolved,
+            granularity,
+            example=lambda: example_check(small, 10 * TOLERANCE[least_precise(small)]),
+            coarser=partial(_coarser_plans, granularity, multiple),
+        ),
     )
     report = build_report(before, small, outcome.facts["shrink-dims"]["coupling"], agreement)
     certificate = Certificate(
@@ -141,6 +151,19 @@ def _shrink_again(
             return graph_module, record
         outcome = PassManager((Retrace(), ReplaceConstants(), DropNoopSlices())).run(outcome.graph_module)
         graph_module, record = outcome.graph_module, (*record, *outcome.record)
+
+
+def _coarser_plans(
+    granularity: Granularity, multiple: int, zeroed: nn.Module, check: Check
+) -> Iterator[tuple[str, PlanData]]:
+    """Plans that cut attention less finely, for a model whose forward cannot follow the one that was made."""
+    try:
+        graph = trace(zeroed, dict(check.kwargs) or check.args)
+    except TraceError as error:
+        raise ModuleViewError(f"no coarser plan can be made for {type(zeroed).__name__}: {error}") from error
+    order: tuple[Granularity, ...] = get_args(Granularity)
+    for coarser in order[order.index(granularity) + 1 :]:
+        yield coarser, shrink(graph, granularity=coarser, multiple=multiple, verify=False).plan
 
 
 def least_precise(graph_module: fx.GraphModule) -> torch.dtype:

@@ -24,7 +24,8 @@ from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
 from passes.masks import MaskSource, resolve_masks
 from passes.masks.check import MaskError
-from passes.plan.data import Cut, Fold, Plan
+from passes.plan.data import Cut, Fold
+from passes.plan.plan import Plan
 from passes.rewrite.fold_constants import find_fold
 from passes.rewrite.shrink_dims import Granularity, choose_keeps, head_views, plan_cuts
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from passes.plan.data import Cut, Plan
+from passes.plan.data import Cut, PlanData
 from passes.structure.roles import LinearRole, Roles, find_roles
 
 
@@ -91,7 +91,7 @@ class Summary:
         return tuple(block for layer in self.layers for block in layer.blocks)
 
 
-def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: Plan | None = None) -> Summary:
+def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: PlanData | None = None) -> Summary:
     """Count what ``masks`` prune of ``graph``.
 
     Parameters

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from passes import MaskError
+from passes.masks.apply import masked
 
 
 def save_masks(masks: Mapping[str, Tensor], path: str | Path) -> None:
@@ -37,4 +38,4 @@ def multiply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
                 f"mask for {name!r} has shape {tuple(mask.shape)}; the parameter has {tuple(parameters[name].shape)}"
             )
     for name, mask in masks.items():
-        parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
+        parameters[name].copy_(masked(parameters[name], mask))

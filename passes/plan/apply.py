@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
+from passes.masks.apply import masked
 from passes.plan.check import Check
-from passes.plan.data import Fold, Masks, Plan, cut_tensor
+from passes.plan.data import Cut, Fold, Masks, PlanData, cut_tensor
 from passes.plan.errors import ModuleViewError
 from passes.plan.numbers import candidate_attributes, doubtful_number, reading_module, set_attributes
 from passes.plan.sizes import tell_sizes
 
-aten = torch.ops.aten
 
-
-def apply_plan(plan: Plan, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
-    """A smaller copy of ``model``; the model itself is untouched, unchanged parameters are shared.
+def apply_plan(plan: PlanData, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
+    """A smaller copy of ``model`` that follows ``plan`` to the letter; unchanged parameters are shared.
 
     ``masks`` are applied to the weights first (leave out if they are zeros already). ``check``: what to verify the
     result against; without it the numbers have to be given (``plan.attributes``) or none may be in doubt.
@@ -53,13 +52,25 @@ def apply_plan(plan: Plan, model: nn.Module, masks: Masks | None = None, check: 
         if failed is None:
             return candidate
         failure = failure or failed  # that of the likeliest candidate
+    reason = _suspects(plan, base)
+    hint = "" if masks else "If the model's weights still have what the masks prune, give masks=. "
     raise ModuleViewError(
-        f"{type(model).__name__} cannot follow the plan as a module: {failure}. {_suspects(plan, base)} Use the graph "
-        'view (graph_module, ONNX, .pt2), or a coarser plan: shrink(..., granularity="even"), "heads" or "units".'
+        f"{type(model).__name__} cannot follow the plan as a module: {failure}. {reason} {hint}Use the graph "
+        'view (graph_module, ONNX, .pt2), or a coarser plan: shrink(..., granularity="even"), "heads" or "units".',
+        reason,
     )
 
 
-def _suspects(plan: Plan, model: nn.Module) -> str:
+def with_masks(model: nn.Module, masks: Masks, aliases: Mapping[str, str]) -> nn.Module:
+    """A copy of ``model`` with masks applied to its weights; unmasked parameters are shared."""
+    copied = _share_copy(model)
+    named = _tensors(copied)
+    new = {name: masked(named[name].detach(), mask) for name, mask in masks.items()}
+    _register(copied, new, aliases)
+    return copied
+
+
+def _suspects(plan: PlanData, model: nn.Module) -> str:
     """Which parameters need what the numbers of a forward may not be able to say."""
     if not plan.heads:
         return f"Its forward fixes a size of {', '.join(cut.parameter for cut in plan.cuts)}."
@@ -91,13 +102,9 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
         ) from None
 
 
-def _cut_parameters(plan: Plan, model: nn.Module, masks: Masks) -> None:
-    named = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    names_of: dict[str, list[str]] = {}
-    for alias, canonical in plan.aliases.items():
-        names_of.setdefault(canonical, []).append(alias)
+def _cut_parameters(plan: PlanData, model: nn.Module, masks: Masks) -> None:
+    named = _tensors(model)
     new: dict[str, torch.Tensor] = {}
-    cuts = {cut.parameter: cut for cut in plan.cuts}
 
     def current(name: str) -> torch.Tensor:
         if name not in new:
@@ -108,7 +115,7 @@ def _cut_parameters(plan: Plan, model: nn.Module, masks: Masks) -> None:
 
     for name, mask in masks.items():
         canonical = plan.aliases.get(name, name)
-        new[canonical] = current(canonical) * mask.to(current(canonical).device)
+        new[canonical] = masked(current(canonical), mask)
     for fold in plan.folds:
         _apply_fold(fold, model, current, new)
     for cut in plan.cuts:
@@ -117,6 +124,24 @@ def _cut_parameters(plan: Plan, model: nn.Module, masks: Masks) -> None:
             if shape != cut.shape:
                 raise ModuleViewError(f"{cut.parameter} has shape {shape}; the plan was made for {cut.shape}")
             new[cut.parameter] = cut_tensor(current(cut.parameter), cut)
+    _register(model, new, plan.aliases, {cut.parameter: cut for cut in plan.cuts})
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers under each of their names."""
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _register(
+    model: nn.Module,
+    new: Mapping[str, torch.Tensor],
+    aliases: Mapping[str, str],
+    cuts: Mapping[str, Cut] | None = None,
+) -> None:
+    """Put tensors in the place of a module's own, under every name of a tied one."""
+    names_of: dict[str, list[str]] = {}
+    for alias, canonical in aliases.items():
+        names_of.setdefault(canonical, []).append(alias)
     for name, tensor in new.items():
         parameter = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
         for alias in names_of.get(name, [name]):
@@ -125,7 +150,7 @@ def _cut_parameters(plan: Plan, model: nn.Module, masks: Masks) -> None:
                 owner._buffers[leaf] = tensor
             else:
                 owner.register_parameter(leaf, parameter)
-            tell_sizes(owner, cuts.get(name))
+            tell_sizes(owner, (cuts or {}).get(name))
 
 
 def _apply_fold(

@@ -13,8 +13,6 @@ from torch.utils import _pytree as pytree
 from passes.ir.info import trace_info
 from passes.verify.run import outputs_of
 
-aten = torch.ops.aten
-
 
 @dataclass(frozen=True)
 class Check:

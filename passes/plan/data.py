@@ -1,17 +1,13 @@
-"""The plan: what is cut where and what is folded into what, as data. It serialises to JSON and applies to modules."""
+"""The plan as data: what is cut where and what is folded into what. It serialises to JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
 import torch
-from torch import nn
-
-if TYPE_CHECKING:
-    from passes.plan.check import Check
 
 Masks = Mapping[str, torch.Tensor]
 
@@ -50,11 +46,11 @@ class HeadView:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanData:
     """Everything the rewrite did to parameters. ``cuts`` and ``folds`` refer to the names of the traced model.
 
     ``attributes`` are the Python numbers (head counts and the like) of the user's own modules that had to follow:
-    {module path: {attribute: number}}; `apply_to` finds them where they are not given.
+    {module path: {attribute: number}}; None where they have not been looked for.
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -63,29 +59,16 @@ class Plan:
     heads: tuple[HeadView, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)  # tied parameter names
     attributes: Mapping[str, Mapping[str, int]] | None = None
-    example: Callable[[], Check] | None = field(default=None, compare=False, repr=False)  # not part of the data
 
-    def apply_to(self, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
-        """The module view: a copy of ``model`` with smaller parameters. See `passes.module_view.apply_plan`.
-
-        ``masks`` are those `shrink` was given, unless the model's weights have their zeros. ``check`` defaults to the
-        traced example and what the small graph makes of it, for a plan that comes from `shrink` itself.
-        """
-        from passes.plan.apply import apply_plan
-
-        return apply_plan(self, model, masks, check or (self.example and self.example()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as the data it is, without the example."""
-        return Plan.from_json, (self.to_json(),)
+    def data(self) -> PlanData:
+        """The data alone, without what a subclass adds."""
+        return PlanData(**{f.name: getattr(self, f.name) for f in fields(PlanData)})
 
     def to_json(self) -> str:
-        data = asdict(self)
-        del data["example"]
-        return json.dumps({"format": 1, **data}, indent=1)
+        return json.dumps({"format": 1, **asdict(self.data())}, indent=1)
 
-    @staticmethod
-    def from_json(text: str) -> Plan:
+    @classmethod
+    def from_json(cls, text: str) -> Self:
         """Read a plan back. Raises ValueError for text that is no plan of this version."""
         try:
             data: dict[str, Any] = json.loads(text)
@@ -107,7 +90,7 @@ class Plan:
             heads = tuple(
                 HeadView(h["parameter"], h["dim"], tuple(h["before"]), tuple(h["after"])) for h in data["heads"]
             )
-            return Plan(cuts, folds, tuple(data["constants"]), heads, dict(data["aliases"]), data["attributes"])
+            return cls(cuts, folds, tuple(data["constants"]), heads, dict(data["aliases"]), data["attributes"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a shrink plan: {error}") from error
 

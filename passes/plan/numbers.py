@@ -6,14 +6,10 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import nn
 
-from passes.plan.data import Plan
+from passes.plan.data import PlanData
 from passes.plan.errors import ModuleViewError
-
-aten = torch.ops.aten
-
 
 Attributes = Mapping[str, Mapping[str, int]]
 
@@ -21,7 +17,7 @@ Attributes = Mapping[str, Mapping[str, int]]
 _MOST_CANDIDATES = 64
 
 
-def attributes_of(plan: Plan, original: nn.Module, small: nn.Module) -> Plan:
+def attributes_of(plan: PlanData, original: nn.Module, small: nn.Module) -> PlanData:
     """The plan with the numbers that `apply_plan` found written down, so that applying it again needs no search."""
     found: dict[str, dict[str, int]] = {}
     new = dict(small.named_modules())
@@ -30,7 +26,7 @@ def attributes_of(plan: Plan, original: nn.Module, small: nn.Module) -> Plan:
         changed = {k: now[k] for k, v in _numbers(module).items() if now.get(k, v) != v}
         if changed:
             found[name] = changed
-    return dataclasses.replace(plan, attributes=found)
+    return dataclasses.replace(plan.data(), attributes=found)
 
 
 def _numbers(module: nn.Module) -> dict[str, int]:
@@ -48,7 +44,7 @@ def set_attributes(model: nn.Module, attributes: Attributes) -> None:
             setattr(module, name, number)
 
 
-def _meanings(plan: Plan, model: nn.Module) -> dict[str, dict[int, list[int]]]:
+def _meanings(plan: PlanData, model: nn.Module) -> dict[str, dict[int, list[int]]]:
     """{module path: {old number: [what it may have to become]}}, for modules that own head projections."""
     found: dict[str, dict[int, list[int]]] = {}
     for view in plan.heads:
@@ -71,7 +67,7 @@ def reading_module(model: nn.Module, parameter: str) -> str:
     return holder if "weight" not in model.get_submodule(holder)._parameters else holder.rpartition(".")[0]
 
 
-def _add_group_counts(plan: Plan, path: str, options: dict[int, list[int]]) -> None:
+def _add_group_counts(plan: PlanData, path: str, options: dict[int, list[int]]) -> None:
     """Query heads per key/value head: a quotient of two head counts of one module."""
     views = [v for v in plan.heads if v.parameter.startswith(path + ".")]
     for a, b in itertools.permutations(views, 2):
@@ -81,7 +77,7 @@ def _add_group_counts(plan: Plan, path: str, options: dict[int, list[int]]) -> N
                 options[a.before[0] // b.before[0]].append(new)
 
 
-def doubtful_number(plan: Plan, model: nn.Module) -> str | None:
+def doubtful_number(plan: PlanData, model: nn.Module) -> str | None:
     """A number that equals one the plan changes."""
     for path, options in _meanings(plan, model).items():
         for name, old in _numbers(model.get_submodule(path)).items():
@@ -90,7 +86,7 @@ def doubtful_number(plan: Plan, model: nn.Module) -> str | None:
     return None
 
 
-def candidate_attributes(plan: Plan, model: nn.Module) -> Iterator[Attributes]:
+def candidate_attributes(plan: PlanData, model: nn.Module) -> Iterator[Attributes]:
     """Assignments to try, likeliest first. An attribute means the same in all modules of one class."""
     meanings = _meanings(plan, model)
     choices: dict[tuple[str, str], int] = {}  # (class, attribute) -> how many options it has at most

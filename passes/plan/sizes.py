@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from passes.plan.data import Cut
-
-aten = torch.ops.aten
 
 
 def tell_sizes(owner: nn.Module, cut: Cut | None) -> None:

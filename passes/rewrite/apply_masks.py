@@ -15,6 +15,7 @@ from torch import fx
 
 from passes.ir.graph import copy_graph, get_attribute, set_attribute
 from passes.ir.manager import Pass, PassResult
+from passes.masks.apply import masked
 from passes.masks.check import MaskError
 
 
@@ -39,9 +40,9 @@ class ApplyMasks(Pass):
         modified = False
         for name, mask in self.masks.items():
             tensor = get_attribute(result, name).detach()
-            masked = tensor.masked_fill(~mask.to(tensor.device), 0)
-            if torch.equal(masked, tensor):
+            zeroed = masked(tensor, mask)
+            if torch.equal(zeroed, tensor):
                 continue
-            set_attribute(result, name, torch.nn.Parameter(masked, requires_grad=False))
+            set_attribute(result, name, torch.nn.Parameter(zeroed, requires_grad=False))
             modified = True
         return PassResult(result, modified, {"masked parameters": len(self.masks)})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import passes
-from passes.plan.data import Plan
+from passes.plan.plan import Plan
 from passes.report import count_parameters
 from tests.passes.properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
 from tests.passes.properties.tiny import Shape, Transformer, build, inputs

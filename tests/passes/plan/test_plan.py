@@ -14,9 +14,9 @@ from torch import nn
 
 import passes
 from passes.driver import TOLERANCE, least_precise
-from passes.plan.data import Plan
+from passes.plan.apply import apply_plan
 from passes.plan.errors import ModuleViewError
-from passes.plan.numbers import attributes_of
+from passes.plan.plan import Plan
 from passes.rewrite.shrink_dims import Granularity
 from tests.passes.families import FAMILIES
 from tests.passes.family_masks import draw, masked
@@ -49,17 +49,21 @@ def test_the_plan_applies_to_the_module_or_says_what_it_cannot_follow(name: str)
     masks = draw("rows", family, parameters)
     tolerance = TOLERANCE[least_precise(graph)]
     plan = passes.shrink(graph, masks, verify=False).plan
+    assert plan.origin is not None
+    example = plan.origin.example()
     if COARSER[name] != "dims":
         with pytest.raises(ModuleViewError, match=REASON) as refusal:
-            plan.apply_to(model, masks)
+            apply_plan(plan, model, masks, example)
         assert "use the graph view" in str(refusal.value).lower()
-        plan = passes.shrink(graph, masks, verify=False, granularity=COARSER[name]).plan
-    small = plan.apply_to(model, masks)
+    view = plan.view(model)
+    assert view.granularity == COARSER[name]
+    assert bool(view.refusal) == (COARSER[name] != "dims")
+    small = view.module
     with torch.no_grad():
         outputs = tensors(small(**inputs))
     assert distance(eager(model, inputs, masked(parameters, masks)), outputs) <= tolerance
     assert size(small) < size(model) or not family.feed_forward  # where nothing but whole heads goes
-    read = Plan.from_json(attributes_of(plan, model, small).to_json())
+    read = Plan.from_json(view.plan.to_json())
     with torch.no_grad():
         again = tensors(read.apply_to(model, masks)(**inputs))
     assert distance(outputs, again) == 0
@@ -81,12 +85,25 @@ def test_heads_that_no_layer_needs_go_under_a_shared_table() -> None:
         assert distance(eager(model, inputs, zeroed), tensors(small(**inputs))) <= TOLERANCE[least_precise(graph)]
 
 
-def test_masks_or_numbers_that_are_missing_are_refused() -> None:
-    """Weights without their zeros make another function; a plan read from JSON cannot know which numbers follow."""
+def test_numbers_that_nothing_says_are_refused() -> None:
+    """A plan read from JSON cannot know which numbers follow."""
     family = FAMILIES["bert"]
     model, _, graph = traced("bert", "sdpa")
     plan = passes.shrink(graph, draw("heads", family, dict(model.named_parameters())), verify=False).plan
-    with pytest.raises(ModuleViewError, match="output differs from the graph's"):
-        plan.apply_to(model)
     with pytest.raises(ModuleViewError, match=r"attention.self.num_attention_heads = 4 has to follow"):
         Plan.from_json(plan.to_json()).apply_to(model)
+
+
+def test_a_plan_remembers_the_masks_it_was_made_with() -> None:
+    """And says that masks are missing where it is told of none: unmasked weights make another function."""
+    family = FAMILIES["bert"]
+    model, inputs, graph = traced("bert", "sdpa")
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    masks = draw("rows", family, parameters)
+    plan = passes.shrink(graph, masks, verify=False).plan
+    expected = eager(model, inputs, masked(parameters, masks))
+    with torch.no_grad():
+        assert distance(expected, tensors(plan.apply_to(model)(**inputs))) <= TOLERANCE[least_precise(graph)]
+    plan = passes.shrink(graph, draw("heads", family, parameters), verify=False).plan
+    with pytest.raises(ModuleViewError, match=r"output differs from the graph's.*give masks="):
+        plan.apply_to(model, masks={})
