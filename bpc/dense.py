@@ -14,21 +14,22 @@ from torch import fx, nn
 
 from bpc.directory import (
     Example,
+    GraphCuts,
     LoadError,
+    Saved,
     history_of,
     is_dense_directory,
-    read_certificate,
     read_directory,
     remember,
     write_directory,
 )
 from passes.certificate import Certificate
-from passes.driver import ShrinkResult
+from passes.driver import ShrinkResult, shrink
 from passes.frontend.trace import trace
 from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
-from passes.plan.data import PlanData
-from passes.report import ShrinkReport
+from passes.plan.plan import ModuleView, Plan
+from passes.report import ShrinkReport, count_parameters
 from passes.rewrite.replace_constants import ReplaceConstants
 
 if TYPE_CHECKING:
@@ -41,28 +42,29 @@ __all__ = ["DenseModel", "LoadError", "is_dense_directory", "load"]
 class DenseModel:
     """A smaller dense model: ``graph_module`` for compilers, ``module`` for the ecosystem.
 
-    ``report`` says what was removed, what stayed and why, and how far the small model is from the masked one (None
-    after loading). ``plan`` is the same as data.
+    ``report`` says what was removed of the graph, what stayed and why, and how far the small graph is from the masked
+    one (None after loading). ``plan`` is the same as data; `module_plan` is the module's, which may cut less.
     """
 
     def __init__(
         self,
-        plan: PlanData,
+        plan: Plan,
         *,
-        module: Callable[[], nn.Module],
+        view: Callable[[], ModuleView],
         example_inputs: Example,
         graph_module: fx.GraphModule | None = None,
+        cuts: GraphCuts | None = None,
         report: ShrinkReport | None = None,
         certificate: Certificate | None = None,
     ) -> None:
         self.plan = plan
         self.report = report
-        self.module_granularity = "dims"
         self.example_inputs = example_inputs
         self._certificate = certificate
-        self._make_module = module
+        self._make_view = view
+        self._cuts = cuts
         self._graph = graph_module
-        self._module: nn.Module | None = None
+        self._view: ModuleView | None = None
         self._traced: tuple[Any, ...] | None = None  # the module's state that the graph shows
         self._built: tuple[Any, ...] | None = None  # its state when it was made
 
@@ -72,24 +74,22 @@ class DenseModel:
 
         The module view is built, and checked against the graph view on the example inputs, when it is first asked for.
         """
-        graph = result.graph_module
-        info = trace_info(graph)
+        info, options = trace_info(result.graph_module), result.certificate.options
 
-        def build() -> nn.Module:
+        def build() -> ModuleView:
             view = result.plan.view(masked_model, masks={})  # applied already
-            dense.module_granularity, dense.plan = view.granularity, view.plan
             remember(view.module, (*history_of(masked_model), view.plan))
-            return view.module
+            return view
 
-        dense = DenseModel(
+        return DenseModel(
             result.plan,
-            module=build,
+            view=build,
             example_inputs=(info.args, info.kwargs),
-            graph_module=graph,
+            graph_module=result.graph_module,
+            cuts=GraphCuts(result.plan, result.report.parameters_after, options["granularity"], options["multiple"]),
             report=result.report,
             certificate=result.certificate,
         )
-        return dense
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -98,8 +98,8 @@ class DenseModel:
         Made anew where ``module`` has been trained, cast or loaded into since: a graph has constants computed from
         weights, so that sharing parameters would not do.
         """
-        if self._graph is None or (self._module is not None and _state(self._module) != self._traced):
-            self._graph = _graph_of(self.module, self.example_inputs)
+        if self._graph is None or (self._view is not None and _state(self.module) != self._traced):
+            self._graph = _graph_of(self.module, self.example_inputs, self._cuts)
             self._traced = _state(self.module)
         return self._graph
 
@@ -111,15 +111,34 @@ class DenseModel:
         than the graph (`module_granularity` says: "dims", "even", "heads" or "units"). Raises
         `passes.plan.errors.ModuleViewError` where the model's forward cannot follow; the graph view can.
         """
-        if self._module is None:
-            self._module = self._make_module()
-            self._traced = self._built = _state(self._module)
-        return self._module
+        return self._module_view().module
+
+    @property
+    def module_plan(self) -> Plan:
+        """What `module` follows: `plan` where its forward can, else a coarser one; its head counts are written down."""
+        return self._module_view().plan
+
+    @property
+    def module_granularity(self) -> str:
+        """How finely attention is cut in `module`: "dims", "even", "heads" or "units"."""
+        return self._module_view().granularity
+
+    def describe_module(self) -> str:
+        """One line on the module view: how many parameters it holds, and why more than the graph where it does."""
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        refusal = self._module_view().refusal
+        return f"module view: {parameters:,} parameters" + (f". {refusal}" if refusal else "")
+
+    def _module_view(self) -> ModuleView:
+        if self._view is None:
+            self._view = self._make_view()
+            self._traced = self._built = _state(self._view.module)
+        return self._view
 
     @property
     def certificate(self) -> Certificate | None:
         """What `passes.shrink` says of this model, for `bpc verify`; None once its module was trained or cast."""
-        changed = self._module is not None and _state(self._module) != self._built
+        changed = self._view is not None and _state(self._view.module) != self._built
         return None if changed else self._certificate
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -152,11 +171,11 @@ class DenseModel:
         for a model without a module view, and TypeError for one without a transformers config (save its graph:
         ``torch.export.save``).
         """
-        module, certificate = self.module, self.certificate
+        view, certificate = self._module_view(), self.certificate
         if certificate is not None and certificate.view == "graph":
-            plan, tensors = json.loads(self.plan.to_json()), module.state_dict().items()
-            certificate = certificate.of_module(plan, self.module_granularity, tensors)
-        write_directory(path, module, self.example_inputs, certificate)
+            plan, tensors = json.loads(view.plan.to_json()), view.module.state_dict().items()
+            certificate = certificate.of_module(plan, view.granularity, tensors)
+        write_directory(path, Saved(view, self._cuts, self.example_inputs, certificate))
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
@@ -166,15 +185,28 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
     return tuple((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in tensors)
 
 
-def _graph_of(module: nn.Module, example: Example) -> fx.GraphModule:
-    """The graph of a small module on the CPU, its dead sublayers replaced by their constants."""
+def _graph_of(module: nn.Module, example: Example, cuts: GraphCuts | None) -> fx.GraphModule:
+    """The graph of a small module on the CPU, its dead sublayers replaced by their constants.
+
+    What the module only keeps because its forward could not follow ``cuts`` is zero, and goes from the graph again.
+    """
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
         module = copy.deepcopy(module).cpu()
     args, kwargs = example
-    return PassManager((ReplaceConstants(),)).run(trace(module, kwargs or args)).graph_module
+    traced = trace(module, kwargs or args)
+    graph = PassManager((ReplaceConstants(),)).run(traced).graph_module
+    if cuts is not None and count_parameters(graph) > cuts.parameters:
+        graph = shrink(traced, granularity=cuts.granularity, multiple=cuts.multiple).graph_module
+    return graph
 
 
 def load(path: str | Path) -> DenseModel:
     """Load what `DenseModel.save_pretrained` wrote. Raises `LoadError`, naming the file, for anything else."""
-    module, plan, example = read_directory(path)
-    return DenseModel(plan, module=lambda: module, example_inputs=example, certificate=read_certificate(path))
+    saved = read_directory(path)
+    return DenseModel(
+        saved.view.plan if saved.graph is None else saved.graph.plan,
+        view=lambda: saved.view,
+        example_inputs=saved.example,
+        cuts=saved.graph,
+        certificate=saved.certificate,
+    )

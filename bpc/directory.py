@@ -1,8 +1,9 @@
 """The directory a small model is saved in, and a module's memory of how it became small.
 
-It holds ``config.json`` (transformers' own), ``model.safetensors``, ``bpc.json``: the plans (shapes, folded biases,
-head counts), one per shrink the model went through, and the example inputs; and ``certificate.json`` of the last
-shrink, unless the weights have changed since. Nothing in it is unpickled when it is loaded.
+It holds ``config.json`` (transformers' own), ``model.safetensors``, ``bpc.json``: the plans of the module (shapes,
+folded biases, head counts), one per shrink it went through, what its graph was cut to, and the example inputs; and
+``certificate.json`` of the last shrink, unless the weights have changed since. Nothing in it is unpickled when it is
+loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,6 +26,8 @@ from passes.masks import MaskError, TensorFile
 from passes.plan.apply import apply_plan
 from passes.plan.data import PlanData
 from passes.plan.errors import ModuleViewError
+from passes.plan.plan import ModuleView, Plan
+from passes.rewrite.shrink_dims import Granularity
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -39,6 +43,19 @@ Example: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 class LoadError(RuntimeError):
     """A directory is no saved dense model, or a broken one; the message names the file."""
+
+
+@dataclass(frozen=True)
+class GraphCuts:
+    """What a shrink announced of the graph view, which a module may not be able to follow.
+
+    ``plan``: its cuts. ``parameters``: entries of what the graph reads. ``granularity``, ``multiple``: as asked for.
+    """
+
+    plan: Plan
+    parameters: int
+    granularity: Granularity
+    multiple: int
 
 
 class History(tuple[PlanData, ...]):
@@ -64,14 +81,24 @@ def is_dense_directory(path: str | Path) -> bool:
     return (Path(path) / PLAN_FILE).is_file()
 
 
-def write_directory(path: str | Path, module: nn.Module, example: Example, certificate: Certificate | None) -> None:
-    """Write ``module``, whose history is noted on it, as a directory that `read_directory` reads.
+@dataclass(frozen=True)
+class Saved:
+    """The content of a directory. ``graph``: None where a version of bpc wrote it that did not say."""
+
+    view: ModuleView
+    graph: GraphCuts | None
+    example: Example
+    certificate: Certificate | None
+
+
+def write_directory(path: str | Path, saved: Saved) -> None:
+    """Write a small model, whose module has its history noted on it, as a directory that `read_directory` reads.
 
     The directory is written beside ``path`` first and then renamed file by file, so that an interrupted save leaves
     what was there. Raises NotADirectoryError where ``path`` is a file, and TypeError for a module without a
     transformers config.
     """
-    target = Path(path)
+    target, module = Path(path), saved.view.module
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target} is a file; give a directory to save the model in")
     config: PretrainedConfig | None = getattr(module, "config", None)
@@ -90,48 +117,59 @@ def write_directory(path: str | Path, module: nn.Module, example: Example, certi
         if generation is not None:
             generation.save_pretrained(work)
         save_model(module, str(work / WEIGHTS_FILE))
-        stored = _store_example(example, work / EXAMPLE_FILE)
-        plans = [json.loads(plan.to_json()) for plan in history_of(module)]
-        content = {"format": 2, "plans": plans, "example": stored}
+        content = {
+            "format": 3,
+            "plans": [_plain(plan) for plan in history_of(module)],
+            "granularity": saved.view.granularity,
+            "refusal": saved.view.refusal,
+            "graph": None if saved.graph is None else {**vars(saved.graph), "plan": _plain(saved.graph.plan)},
+            "example": _store_example(saved.example, work / EXAMPLE_FILE),
+        }
         (work / PLAN_FILE).write_text(json.dumps(content))
-        if certificate is None:
+        if saved.certificate is None:
             (target / CERTIFICATE_FILE).unlink(missing_ok=True)  # of what was there before
         else:
-            (work / CERTIFICATE_FILE).write_text(certificate.to_json())
+            (work / CERTIFICATE_FILE).write_text(saved.certificate.to_json())
         for file in sorted(work.iterdir()):
             os.replace(file, target / file.name)
 
 
-def read_directory(path: str | Path) -> tuple[nn.Module, PlanData, Example]:
-    """The module, its last plan and the example inputs of a saved directory. Raises `LoadError`, naming the file."""
+def _plain(plan: PlanData) -> Any:
+    return json.loads(plan.to_json())
+
+
+def read_directory(path: str | Path) -> Saved:
+    """Read what `write_directory` of this or an earlier version wrote. Raises `LoadError`, naming the file."""
     directory = Path(path)
     try:
         content = json.loads((directory / PLAN_FILE).read_text())
-        if content.get("format") not in (1, 2):
+        if content.get("format") not in (1, 2, 3):
             raise LoadError(
                 f"{directory / PLAN_FILE}: format {content.get('format')!r} is unknown to this version of bpc"
             )
-        stored = content["plans"] if content["format"] == 2 else [content["plan"]]
-        plans = [PlanData.from_json(json.dumps(plan)) for plan in stored]
-        last = plans[-1]
+        stored = [content["plan"]] if content["format"] == 1 else content["plans"]
+        plans = [Plan.from_json(json.dumps(plan)) for plan in stored]
+        last, graph = plans[-1], content.get("graph")
+        if graph is not None:
+            graph = GraphCuts(**{**graph, "plan": Plan.from_json(json.dumps(graph["plan"]))})
+        granularity, refusal = content.get("granularity", "dims"), content.get("refusal", "")
         example = _read_example(content["example"], directory / EXAMPLE_FILE)
     except FileNotFoundError as error:
         raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
     except (ValueError, LookupError, TypeError, SafetensorError) as error:
         raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
-    return _build(directory, plans), last, example
+    view = ModuleView(_build(directory, plans), last, granularity, refusal)
+    return Saved(view, graph, example, _read_certificate(directory / CERTIFICATE_FILE))
 
 
-def read_certificate(path: str | Path) -> Certificate | None:
-    """The certificate of a saved directory, None where it has none. Raises `LoadError` for one that cannot be read."""
-    file = Path(path) / CERTIFICATE_FILE
+def _read_certificate(file: Path) -> Certificate | None:
     try:
         return Certificate.from_json(file.read_text()) if file.exists() else None
     except (CertificateError, UnicodeDecodeError) as error:
         raise LoadError(f"{file}: {error}; without the file the model loads, and nothing vouches for it") from error
 
 
-def _build(directory: Path, plans: list[PlanData]) -> nn.Module:
+def _build(directory: Path, plans: Sequence[PlanData]) -> nn.Module:
     """The original architecture, cut to one plan's shapes after the other, with the saved weights in their dtypes."""
     import transformers
 
@@ -164,7 +202,7 @@ def _store_example(example: Example, file: Path) -> dict[str, Any]:
 
     def plain(key: str, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            tensors[key] = value.contiguous()
+            tensors[key] = value.detach().clone().contiguous()  # one tensor may be given twice
             return {"tensor": key}
         if value is None or isinstance(value, bool | int | float | str):
             return {"value": value}

@@ -18,7 +18,6 @@ from passes.ir.info import TraceError, trace_info
 from passes.ir.manager import Pass, PassManager, PassRecord
 from passes.masks import MaskSource, resolve_masks
 from passes.plan.check import Check, example_check
-from passes.plan.data import PlanData
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import Origin, Plan
 from passes.report import ShrinkReport, build_report, summarise
@@ -155,7 +154,7 @@ def _shrink_again(
 
 def _coarser_plans(
     granularity: Granularity, multiple: int, zeroed: nn.Module, check: Check
-) -> Iterator[tuple[str, PlanData]]:
+) -> Iterator[tuple[str, Plan]]:
     """Plans that cut attention less finely, for a model whose forward cannot follow the one that was made."""
     try:
         graph = trace(zeroed, dict(check.kwargs) or check.args)

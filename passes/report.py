@@ -28,7 +28,7 @@ class ShrinkReport:
 
     def __str__(self) -> str:
         share = 1 - self.parameters_after / max(1, self.parameters_before)
-        lines = [f"parameters {self.parameters_before:,} → {self.parameters_after:,} (−{share:.1%})"]
+        lines = [f"parameters {self.parameters_before:,} → {self.parameters_after:,} (−{share:.1%}) in the graph view"]
         if self.agreement is not None:
             lines.append(f"verified: {self.agreement}")
         lines += [f"kept although zero: {name}: {reason}" for name, reason in self.pinned.items()]

@@ -58,4 +58,4 @@ def shrink(
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
     console.print(str(result.report))
-    console.print(f"written to {out}")
+    console.print(f"{dense.describe_module()}\nwritten to {out}")

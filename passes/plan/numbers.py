@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 
@@ -17,8 +16,8 @@ Attributes = Mapping[str, Mapping[str, int]]
 _MOST_CANDIDATES = 64
 
 
-def attributes_of(plan: PlanData, original: nn.Module, small: nn.Module) -> PlanData:
-    """The plan with the numbers that `apply_plan` found written down, so that applying it again needs no search."""
+def changed_attributes(original: nn.Module, small: nn.Module) -> Attributes:
+    """The numbers that differ in a small module, for its plan: applying that again needs no search."""
     found: dict[str, dict[str, int]] = {}
     new = dict(small.named_modules())
     for name, module in original.named_modules():
@@ -26,7 +25,7 @@ def attributes_of(plan: PlanData, original: nn.Module, small: nn.Module) -> Plan
         changed = {k: now[k] for k, v in _numbers(module).items() if now.get(k, v) != v}
         if changed:
             found[name] = changed
-    return dataclasses.replace(plan.data(), attributes=found)
+    return found
 
 
 def _numbers(module: nn.Module) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -12,10 +12,10 @@ from passes.plan.apply import apply_plan, with_masks
 from passes.plan.check import Check
 from passes.plan.data import Masks, PlanData
 from passes.plan.errors import ModuleViewError
-from passes.plan.numbers import attributes_of
+from passes.plan.numbers import changed_attributes
 
 # (model with its zeros, what to reproduce) -> coarser and coarser plans for it, with the names of their granularities.
-CoarserPlans: TypeAlias = Callable[[nn.Module, Check], Iterator[tuple[str, PlanData]]]
+CoarserPlans: TypeAlias = Callable[[nn.Module, Check], Iterator[tuple[str, "Plan"]]]
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,6 @@ class Origin:
     granularity: str
     example: Callable[[], Check]
     coarser: CoarserPlans
-
-
-@dataclass(frozen=True)
-class ModuleView:
-    """A smaller module and the plan it follows, its numbers written down.
-
-    ``granularity``: how finely attention is cut in the module ("dims", "even", "heads" or "units"), and ``refusal`` why
-    no finer: empty where it is as fine as the plan it was made for.
-    """
-
-    module: nn.Module
-    plan: PlanData
-    granularity: str = "dims"
-    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,7 @@ class Plan(PlanData):
         try:
             small = apply_plan(self, model, masks, check)
             granularity = "dims" if self.origin is None else self.origin.granularity
-            return ModuleView(small, attributes_of(self, model, small), granularity)
+            return ModuleView(small, self._noted(model, small), granularity)
         except ModuleViewError as refusal:
             if self.origin is None or check is None:
                 raise
@@ -81,9 +67,27 @@ class Plan(PlanData):
                     small = apply_plan(plan, zeroed, check=check)
                 except ModuleViewError:
                     continue
-                return ModuleView(small, attributes_of(plan, model, small), granularity, refusal.reason)
+                return ModuleView(small, plan._noted(model, small), granularity, refusal.reason)
             raise
+
+    def _noted(self, model: nn.Module, small: nn.Module) -> Plan:
+        """The data, with the numbers that had to follow in ``small``."""
+        return replace(self, attributes=changed_attributes(model, small), origin=None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the data it is."""
         return Plan.from_json, (self.to_json(),)
+
+
+@dataclass(frozen=True)
+class ModuleView:
+    """A smaller module and the plan it follows, its numbers written down.
+
+    ``granularity``: how finely attention is cut in the module ("dims", "even", "heads" or "units"), and ``refusal`` why
+    no finer: empty where it is as fine as the plan it was made for.
+    """
+
+    module: nn.Module
+    plan: Plan
+    granularity: str = "dims"
+    refusal: str = ""

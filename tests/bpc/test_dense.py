@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import passes
 from bpc.dense import DenseModel, LoadError, is_dense_directory, load
 from bpc.directory import PLAN_FILE
 from passes.certificate import Certificate, digests
+from passes.report import count_parameters
 
 TINY = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
 IDS = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(0))
@@ -200,7 +202,8 @@ def test_a_model_without_config_says_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_one_head_count_for_all_layers_falls_back_to_a_coarser_module() -> None:
+@pytest.fixture(scope="module")
+def shared_bias() -> tuple[DenseModel, nn.Module, dict[str, Any]]:
     """T5 computes its position bias once, for all layers: heads go that no layer needs, and FFN dims."""
     config = T5Config(num_layers=2, num_decoder_layers=1, d_model=32, d_kv=8, d_ff=40, num_heads=4, vocab_size=60)
     model = T5ForConditionalGeneration(config).eval()
@@ -210,24 +213,78 @@ def test_one_head_count_for_all_layers_falls_back_to_a_coarser_module() -> None:
         model.encoder.block[1].layer[0].SelfAttention.v.weight[:8] = 0
         model.encoder.block[1].layer[1].DenseReluDense.wi.weight[:12] = 0
     inputs = {"input_ids": IDS, "decoder_input_ids": IDS, "use_cache": False}
-    dense = DenseModel.from_shrink(passes.shrink(passes.trace(model, inputs)), model)
+    return DenseModel.from_shrink(passes.shrink(passes.trace(model, inputs)), model), model, inputs
+
+
+Coarse = tuple[DenseModel, nn.Module, dict[str, Any]]
+
+
+def test_one_head_count_for_all_layers_falls_back_to_a_coarser_module(shared_bias: Coarse) -> None:
+    dense, model, inputs = shared_bias
     assert dense.module.encoder.block[0].layer[0].SelfAttention.v.out_features == 24
     assert dense.module.encoder.block[1].layer[1].DenseReluDense.wi.out_features == 28
     assert dense.module_granularity == "even"
-    values = {n.target: n for n in dense.graph_module.graph.nodes if n.op == "get_attr"}
-    name = "encoder.block.0.layer.0.SelfAttention.v.weight"
-    assert values[name].meta["val"].shape == (16, 32)
+    assert _value_shape(dense) == (16, 32)
     with torch.no_grad():
         expected = model(**inputs).logits
         torch.testing.assert_close(dense.module(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(dense(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_coarser_module_is_told_apart_from_the_graph(shared_bias: Coarse) -> None:
+    dense, _, _ = shared_bias
+    plan = dense.plan
+    size = sum(p.numel() for p in dense.module.parameters())
+    assert dense.report is not None
+    assert dense.report.parameters_after < size
+    assert "in the graph view" in str(dense.report)
+    assert dense.describe_module().startswith(f"module view: {size:,} parameters. Its forward fixes a head count")
+    assert dense.plan is plan
+    assert dense.plan.small_shape(VALUE, (32, 32)) == (16, 32)
+    assert dense.module_plan.small_shape(VALUE, (32, 32)) == (24, 32)
+
+
+def test_a_directory_keeps_the_cuts_of_the_graph(shared_bias: Coarse, tmp_path: Path) -> None:
+    """Where the module cannot follow: what it keeps in zeros is not in the graph made of it, trained or not."""
+    dense, _, inputs = shared_bias
+    dense.save_pretrained(tmp_path / "small")
+    again = bpc.load(tmp_path / "small")
+    assert (again.plan, again.module_plan) == (dense.plan, dense.module_plan)
+    assert (again.module_granularity, again.describe_module()) == ("even", dense.describe_module())
+    assert dense.report is not None
+    for _ in range(2):
+        assert count_parameters(again.graph_module) == dense.report.parameters_after
+        assert _value_shape(again) == (16, 32)
+        with torch.no_grad():
+            expected = again.module(**inputs).logits
+            torch.testing.assert_close(again(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
+        again.module(**inputs, labels=IDS).loss.backward()
+        torch.optim.SGD(again.module.parameters(), lr=0.1).step()
+    again.save_pretrained(tmp_path / "trained")
+    assert count_parameters(bpc.load(tmp_path / "trained").graph_module) == dense.report.parameters_after
+
+
+def test_zeros_that_were_asked_for_stay_in_the_graph_of_a_directory(bert: nn.Module, tmp_path: Path) -> None:
+    graph = passes.trace(bert, {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})
+    rounded = DenseModel.from_shrink(passes.shrink(graph, multiple=8), bert)
+    rounded.save_pretrained(tmp_path)
+    assert rounded.report is not None
+    assert count_parameters(bpc.load(tmp_path).graph_module) == rounded.report.parameters_after
+
+
+VALUE = "encoder.block.0.layer.0.SelfAttention.v.weight"
+
+
+def _value_shape(dense: DenseModel) -> tuple[int, ...]:
+    values = {n.target: n for n in dense.graph_module.graph.nodes if n.op == "get_attr"}
+    return tuple(values[VALUE].meta["val"].shape)
+
+
 def test_a_directory_has_the_certificate_of_its_module(dense: DenseModel, tmp_path: Path) -> None:
     dense.save_pretrained(tmp_path / "once")
     written = Certificate.from_json((tmp_path / "once" / "certificate.json").read_text())
     assert written.view == "module"
-    assert written.plan == json.loads(dense.plan.to_json())
+    assert written.plan == json.loads(dense.module_plan.to_json())
     assert written.small == digests(dense.module.state_dict().items())
     assert dense.certificate is not None
     assert written.masked == dense.certificate.masked
