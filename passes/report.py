@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
@@ -15,26 +15,77 @@ from passes.ops.facts import Axis
 from passes.ops.table import unknown_operators
 from passes.verify.compare import Agreement
 
+WORTH_A_WORD = 0.01  # share of scattered zeros from which a report mentions them
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows (dim 0) or columns of a parameter that stay although they are zero: ``count`` of ``size``, and why."""
+
+    parameter: str
+    dim: int
+    count: int
+    size: int
+    reason: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.parameter}[{self.dim}] ({self.count} of {self.size})"
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """Zeros of the small graph's matrices that lie in no row or column which is zero as a whole."""
+
+    zeros: int = 0
+    entries: int = 0  # of all its matrices
+
+    def __str__(self) -> str:
+        share = f"{self.zeros:,} of {self.entries:,} entries of the matrices ({self.zeros / self.entries:.0%})"
+        return (
+            f"scattered zeros: {share} lie in rows and columns that hold other numbers too; only whole rows and columns "
+            "can go"
+        )
+
 
 @dataclass(frozen=True)
 class ShrinkReport:
-    """Parameter counts, the agreement of the two graphs, and why axes kept dead indices."""
+    """Parameter counts, the agreement of the two graphs, why axes kept dead indices, and zeros that no cut removes."""
 
     parameters_before: int
     parameters_after: int
     agreement: Agreement | None
-    pinned: Mapping[str, str] = field(default_factory=dict)  # parameter[dim] with dead indices -> reason
+    kept: tuple[Kept, ...] = ()
     unknown_operators: tuple[str, ...] = ()
+    scattered: Scattered = Scattered()
+
+    @property
+    def pinned(self) -> dict[str, str]:
+        """{parameter[dim] with dead indices: reason}."""
+        return {kept.place: kept.reason for kept in self.kept}
 
     def __str__(self) -> str:
         share = 1 - self.parameters_after / max(1, self.parameters_before)
         lines = [f"parameters {self.parameters_before:,} → {self.parameters_after:,} (−{share:.1%}) in the graph view"]
         if self.agreement is not None:
             lines.append(f"verified: {self.agreement}")
-        lines += [f"kept although zero: {name}: {reason}" for name, reason in self.pinned.items()]
+        lines += self._kept_lines()
+        if self.scattered.zeros > WORTH_A_WORD * self.scattered.entries:
+            lines.append(str(self.scattered))
         if self.unknown_operators:
             lines.append("operators treated conservatively: " + ", ".join(self.unknown_operators))
         return "\n".join(lines)
+
+    def _kept_lines(self) -> Iterator[str]:
+        """One line per reason."""
+        groups: dict[str, list[Kept]] = {}
+        for kept in self.kept:
+            groups.setdefault(kept.reason, []).append(kept)
+        for reason, found in groups.items():
+            where = found[0].place
+            if len(found) > 1:
+                where = f"{sum(k.count for k in found):,} rows and columns of {len(found)} weights, such as {where}"
+            yield f"kept although zero: {where}: {reason}"
 
 
 def count_parameters(graph_module: fx.GraphModule) -> int:
@@ -53,21 +104,32 @@ class Before:
 
 
 def summarise(masked: fx.GraphModule) -> Before:
-    zeros = {}
-    for name in dict.fromkeys(str(n.target) for n in masked.graph.nodes if n.op == "get_attr"):
-        weight = get_attribute(masked, name)
-        if weight.dim() >= 2 and isinstance(weight, nn.Parameter):
-            pattern = (weight != 0).view(torch.uint8)
-            for dim in range(weight.dim()):
-                others = [d for d in range(weight.dim()) if d != dim]
-                zeros[Axis(f"@{name}", dim)] = (pattern.amax(others) == 0).cpu()
+    zeros = {
+        Axis(f"@{name}", dim): zero.cpu()
+        for name, weight in _matrices(masked)
+        for dim, zero in enumerate(_zero_lines(weight))
+    }
     return Before(count_parameters(masked), tuple(unknown_operators(masked.graph)), zeros)
+
+
+def _matrices(graph_module: fx.GraphModule) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of two or more dims a graph reads, empty ones apart."""
+    for name in dict.fromkeys(str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"):
+        weight = get_attribute(graph_module, name)
+        if weight.dim() >= 2 and weight.numel() and isinstance(weight, nn.Parameter):
+            yield name, weight
+
+
+def _zero_lines(weight: torch.Tensor) -> list[torch.Tensor]:
+    """Of each dim, (size,) bool: the indices at which everything is zero."""
+    pattern = (weight != 0).view(torch.uint8)
+    return [pattern.amax([d for d in range(weight.dim()) if d != dim]) == 0 for dim in range(weight.dim())]
 
 
 def build_report(
     before: Before, small: fx.GraphModule, coupling: Coupling, agreement: Agreement | None
 ) -> ShrinkReport:
-    pinned = {}
+    kept_zeros = []
     left = {str(n.target) for n in small.graph.nodes if n.op == "get_attr"}
     for found, zero in before.zeros.items():
         kept = coupling.keep_axis(found)
@@ -77,5 +139,23 @@ def build_report(
         empty = zero & kept
         if bool(empty.any()):
             reasons = dict.fromkeys(why_kept(coupling, coupling.class_of[found], empty))
-            pinned[f"{name}[{found.dim}] ({int(empty.sum())} of {len(empty)})"] = "; ".join(reasons)
-    return ShrinkReport(before.parameters, count_parameters(small), agreement, pinned, before.unknown_operators)
+            kept_zeros.append(Kept(name, found.dim, int(empty.sum()), len(empty), "; ".join(reasons)))
+    return ShrinkReport(
+        before.parameters,
+        count_parameters(small),
+        agreement,
+        tuple(kept_zeros),
+        before.unknown_operators,
+        _scattered(small),
+    )
+
+
+def _scattered(small: fx.GraphModule) -> Scattered:
+    zeros = entries = 0
+    for _, weight in _matrices(small):
+        zero = weight == 0
+        entries += zero.numel()
+        for dim, line in enumerate(_zero_lines(weight)):
+            zero &= ~line.view(-1, *[1] * (zero.dim() - 1 - dim))
+        zeros += int(zero.sum())
+    return Scattered(zeros, entries)

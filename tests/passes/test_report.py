@@ -98,3 +98,44 @@ def test_an_axis_in_use_keeps_one_index() -> None:
     pinned = passes.shrink(passes.trace(model, torch.randn(2, 3, 4).double())).report.pinned
     assert pinned["q.weight[0] (2 of 4)"] == "needed: an axis that is in use keeps one index"
     assert pinned["conv.weight[0] (1 of 4)"] == "pinned: an output of the model"
+
+
+class Feeder(nn.Module):
+    """Two layers of 8 x 8 with a norm behind each, whose width cannot shrink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norms[1](self.second(self.norms[0](self.first(x))))
+
+
+def test_scattered_zeros_are_said_to_stay_and_why() -> None:
+    """2:4 patterns: half of all entries are zero, and no row or column is."""
+    half = (torch.arange(64).view(8, 8) + torch.arange(8).unsqueeze(1)) % 2 == 0
+    half[3] = False  # a whole row, which is reported for itself
+    report = passes.shrink(passes.trace(Feeder(), torch.randn(2, 8)), {"first.weight": half}).report
+    assert (report.scattered.zeros, report.scattered.entries) == (28, 128)
+    line = next(line for line in str(report).splitlines() if line.startswith("scattered zeros: 28 of 128"))
+    assert "(22%)" in line
+    assert "only whole rows and columns can go" in line
+    few = torch.ones(8, 8, dtype=torch.bool)
+    few[0, 0] = False
+    report = passes.shrink(passes.trace(Feeder(), torch.randn(2, 8)), {"first.weight": few}).report
+    assert report.scattered.zeros == 1
+    assert "scattered" not in str(report)
+
+
+def test_what_stays_for_the_same_reason_is_said_once() -> None:
+    masks = {"first.weight": rows(8, 8, [1, 2]), "second.weight": rows(8, 8, [5])}
+    report = passes.shrink(passes.trace(Feeder(), torch.randn(2, 8)), masks).report
+    assert dict(report.pinned) == dict.fromkeys(
+        ("first.weight[0] (2 of 8)", "second.weight[0] (1 of 8)"), "pinned: normalised by layer_norm"
+    )
+    assert [line for line in str(report).splitlines() if line.startswith("kept")] == [
+        "kept although zero: 3 rows and columns of 2 weights, such as first.weight[0] (2 of 8): "
+        "pinned: normalised by layer_norm"
+    ]
