@@ -43,8 +43,8 @@ class Scattered:
     def __str__(self) -> str:
         share = f"{self.zeros:,} of {self.entries:,} entries of the matrices ({self.zeros / self.entries:.0%})"
         return (
-            f"scattered zeros: {share} lie in rows and columns that hold other numbers too; only whole rows and columns "
-            "can go"
+            f"scattered zeros: {share} lie in rows and columns that hold other numbers too; only whole rows and "
+            "columns can go"
         )
 
 
