@@ -27,8 +27,9 @@ from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.retrace import Retrace
 from passes.rewrite.shrink_dims import Granularity, ShrinkDims
-from passes.verify.compare import Trial, compare, record_reference
+from passes.verify.compare import compare
 from passes.verify.diverge import first_divergence
+from passes.verify.record import Trial, record_reference
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 SEED = 0  # of the fresh inputs
@@ -75,7 +76,7 @@ def shrink(
     masks: {parameter name: bool tensor of the parameter's shape, True = kept}, a file of them, block scores, or None,
         which reads the zeros in the weights; see `passes.masks.resolve_masks`. Raises `passes.MaskError`.
     verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more than
-        ``tolerance`` (relative to the outputs' scale; default by dtype, 1e-5 in float32, 1e-10 in float64).
+        rounding explains (`passes.verify.floor`), or by more than ``tolerance``, relative to the outputs' scale.
     granularity: "dims" removes all that can go; "even", "heads" and "units" cut attention less finely (see
         `ShrinkDims`), for modules whose forward has one head size, or one head count, for all layers.
     multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
@@ -101,11 +102,10 @@ def shrink(
         record += again
     agreement = None
     if reference is not None:
-        tolerance = TOLERANCE[least_precise(graph_module)] if tolerance is None else tolerance
 
         def locate(trial: Trial) -> str:
             again = PassManager((apply,)).run(graph_module).graph_module
-            return first_divergence(again, small, trial.args, trial.kwargs, tolerance)
+            return first_divergence(again, small, trial.args, trial.kwargs)
 
         agreement = compare(reference, small, tolerance=tolerance, locate=locate)
     folds = tuple(outcome.facts["fold-constants"]["folds"])

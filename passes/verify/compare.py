@@ -1,4 +1,4 @@
-"""A reference recorded on several inputs, and another graph held against it."""
+"""A small graph held against the recorded reference: judged by rounding, or by a tolerance that is given."""
 
 from __future__ import annotations
 
@@ -8,121 +8,162 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from passes.verify.diverge import first_divergence
-from passes.verify.errors import NotFiniteError, VerificationError
-from passes.verify.finite import refuse_non_finite
-from passes.verify.inputs import fresh_inputs
-from passes.verify.run import outputs_of
-
-aten = torch.ops.aten
+from passes.verify.errors import VerificationError
+from passes.verify.floor import Bounds, Sample
+from passes.verify.record import Reference, Trial, record_reference
+from passes.verify.run import outputs_of, run_exactly
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two graphs are apart: the largest absolute difference, the outputs' scale, and the shapes tried."""
+    """How far two graphs are apart, and how far rounding alone puts the masked one from the truth.
+
+    ``max_abs_diff``: largest |small - masked|, both in the model's precision; ``max_rel_diff``: over max(1, scale) on
+    the same inputs; ``scale``: largest |masked|. ``floor``: largest |masked - masked in float64| (see
+    `passes.verify.floor`). ``used``: the largest share of what rounding explains that small against float64 takes; 1
+    is refused. ``shapes``, ``skipped``: inputs tried, and those that could not be, with the reason. ``excluded``:
+    output positions that were not compared, ``why`` each time; ``fresh``: how many inputs had other sizes than the
+    example.
+    """
 
     max_abs_diff: float
     max_rel_diff: float
     scale: float
+    floor: float
+    used: float
     dtype: str
     shapes: tuple[str, ...]
-    skipped: tuple[str, ...]  # shapes the reference itself does not accept
+    skipped: tuple[str, ...]
+    fresh: int = 0
+    excluded: int = 0
+    why: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"largest difference {self.max_abs_diff:.2e} ({self.dtype}, {len(self.shapes)} input shapes)"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Inputs and what the reference makes of them."""
-
-    description: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    expected: tuple[torch.Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A graph's outputs on the example and on fresh inputs; the graph itself is no longer needed."""
-
-    trials: tuple[Trial, ...]
-    skipped: tuple[str, ...]
-
-
-def record_reference(graph_module: fx.GraphModule, seed: int = 0) -> Reference:
-    """Run a graph on the example and on fresh inputs of several shapes.
-
-    Raises `NotFiniteError` if, on the example, its outputs are not finite or a masked weight meets a value that is not
-    (0 · inf is NaN in the reference and absent in the candidate: nothing can be promised, exactness trap 11). Fresh
-    inputs it does not accept, or on which it is not finite, are listed as skipped.
-    """
-    refuse_non_finite(graph_module)
-    trials, skipped = [], []
-    for description, args, kwargs in fresh_inputs(graph_module, seed):
-        try:
-            expected = outputs_of(graph_module, args, kwargs)
-        except Exception:
-            if description == "example":
-                raise
-            skipped.append(description)
-            continue
-        if all(bool(torch.isfinite(t).all()) for t in expected if t.is_floating_point()):
-            trials.append(Trial(description, args, kwargs, tuple(expected)))
-        elif description == "example":
-            raise NotFiniteError(
-                "the masked model's output is not finite on the example inputs, so nothing can be verified: look for "
-                "NaN or infinities in its weights, or give another example"
-            )
-        else:
-            skipped.append(description)
-    return Reference(tuple(trials), tuple(skipped))
+        shapes = f"{len(self.shapes)} input shapes" if self.fresh else "no shape but the example's"
+        out = f", {self.excluded} positions that see no key left out" if self.excluded else ""
+        return (
+            f"largest difference {self.max_abs_diff:.2e}, rounding alone {self.floor:.2e} ({self.dtype}, {shapes}{out})"
+        )
 
 
 def compare(
-    reference: Reference, candidate: fx.GraphModule, *, tolerance: float, locate: Callable[[Trial], str]
+    reference: Reference,
+    candidate: Callable[..., Any],
+    *,
+    tolerance: float | None = None,
+    locate: Callable[[Trial], str] | None = None,
 ) -> Agreement:
-    """Run ``candidate`` on the reference's inputs.
+    """Run ``candidate``, a graph or any callable, on the reference's inputs.
 
-    ``tolerance`` bounds max |reference − candidate| / max(1, max |reference|). Over it, raises `VerificationError` with
-    what ``locate`` says about the trial.
+    It must agree within what rounding explains (`passes.verify.floor`) or, if given, within ``tolerance``, which bounds
+    max |reference - candidate| / max(1, max |reference|). Outputs that are not floating are equal wherever rounding
+    does not decide them. Raises `VerificationError` with what ``locate`` says about the trial.
     """
-    worst_abs = worst_rel = scale = 0.0
-    dtype = "float32"
+    judge = _Judge(reference, candidate, tolerance, locate or (lambda trial: ""))
     for trial in reference.trials:
-        actual = outputs_of(candidate, trial.args, trial.kwargs)
-        for a, b in zip(trial.expected, actual, strict=True):
-            if not a.is_floating_point():
-                if not torch.equal(a, b):
-                    raise VerificationError(f"integer output differs on inputs {trial.description}")
-                continue
-            if a.shape != b.shape:
-                raise VerificationError(
-                    f"output {tuple(a.shape)} became {tuple(b.shape)} on inputs {trial.description}"
-                )
-            if a.numel() == 0:
-                continue
-            dtype = str(a.dtype).removeprefix("torch.")
-            difference = float((a.double() - b.double()).abs().max())
-            magnitude = float(a.double().abs().max())
-            worst_abs, scale = max(worst_abs, difference), max(scale, magnitude)
-            worst_rel = max(worst_rel, difference / max(1.0, magnitude))
-            if not difference / max(1.0, magnitude) <= tolerance:
-                raise VerificationError(
-                    f"the small graph differs from the masked one by {difference:.3e} (outputs up to {magnitude:.3g}) "
-                    f"on inputs {trial.description}, tolerance {tolerance:.1e}. {locate(trial)}"
-                )
-    shapes = tuple(trial.description for trial in reference.trials)
-    return Agreement(worst_abs, worst_rel, scale, dtype, shapes, reference.skipped)
+        judge.hear(trial)
+    return judge.agreement()
 
 
 def verify_equivalent(
-    reference: fx.GraphModule, candidate: fx.GraphModule, *, tolerance: float, seed: int = 0
+    reference: fx.GraphModule, candidate: fx.GraphModule, *, tolerance: float | None = None, seed: int = 0
 ) -> Agreement:
     """Compare two graphs on the example and on fresh inputs; see `record_reference` and `compare`."""
 
     def locate(trial: Trial) -> str:
-        return first_divergence(reference, candidate, trial.args, trial.kwargs, tolerance)
+        return first_divergence(reference, candidate, trial.args, trial.kwargs)
 
     return compare(record_reference(reference, seed), candidate, tolerance=tolerance, locate=locate)
+
+
+class _Judge:
+    def __init__(
+        self,
+        reference: Reference,
+        candidate: Callable[..., Any],
+        tolerance: float | None,
+        locate: Callable[[Trial], str],
+    ) -> None:
+        self.reference, self.candidate, self.tolerance, self.locate = reference, candidate, tolerance, locate
+        self.worst_abs = self.worst_rel = self.scale = self.used = 0.0
+        self.dtype = "float32"
+
+    def hear(self, trial: Trial) -> None:
+        try:
+            actual = outputs_of(self.candidate, trial.args, trial.kwargs)
+        except Exception as error:
+            raise VerificationError(
+                f"the small graph fails on inputs {trial.description}, which the masked one accepts: "
+                f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            ) from error
+        if len(actual) != len(trial.expected):
+            raise VerificationError(f"the small graph has {len(actual)} outputs, the masked one {len(trial.expected)}")
+        for i, (sample, value) in enumerate(zip(trial.expected, actual, strict=True)):
+            if sample.own.shape != value.shape:
+                raise VerificationError(
+                    f"output {tuple(sample.own.shape)} became {tuple(value.shape)} on inputs {trial.description}"
+                )
+            if sample.own.dtype != value.dtype:
+                raise VerificationError(f"output {sample.own.dtype} became {value.dtype} on inputs {trial.description}")
+            bounds = self.reference.bounds[i]
+            if bounds is None:
+                self._decisions(trial, i, sample, value)
+            elif value.numel():
+                self._numbers(trial, sample, value, bounds)
+
+    def agreement(self) -> Agreement:
+        trials = self.reference.trials
+        return Agreement(
+            self.worst_abs,
+            self.worst_rel,
+            self.scale,
+            max((b.floor for b in self.reference.bounds if b is not None), default=0.0),
+            self.used,
+            self.dtype,
+            tuple(t.description for t in trials),
+            self.reference.skipped,
+            sum(t.draw.fresh for t in trials),
+            sum(t.excluded for t in trials),
+            tuple(f"{t.description}: {t.excluded} positions: {t.why}" for t in trials if t.excluded),
+        )
+
+    def _numbers(self, trial: Trial, sample: Sample, value: torch.Tensor, bounds: Bounds) -> None:
+        masked = sample.seen(sample.own.double())
+        difference = float((masked - sample.seen(value.double())).abs().nan_to_num(torch.inf, torch.inf).max())
+        magnitude = float(masked.abs().max())
+        used, error = bounds.excess(sample, value)
+        self.dtype = str(value.dtype).removeprefix("torch.")
+        self.worst_abs, self.scale = max(self.worst_abs, difference), max(self.scale, magnitude)
+        self.worst_rel = max(self.worst_rel, difference / max(1.0, magnitude))
+        self.used = max(self.used, used)
+        if self.tolerance is not None and not difference / max(1.0, magnitude) <= self.tolerance:
+            raise VerificationError(
+                f"the small graph differs from the masked one by {difference:.3e} (outputs up to {magnitude:.3g}) on "
+                f"inputs {trial.description}, tolerance {self.tolerance:.1e}; the masked model's own rounding is "
+                f"{bounds.floor:.1e}. {self.locate(trial)}"
+            )
+        if self.tolerance is None and not used <= 1:
+            raise VerificationError(
+                f"the small graph differs from the masked one by {error:.3e} (outputs up to {magnitude:.3g}) on inputs "
+                f"{trial.description}, {used:.3g} times what rounding explains there. {self.locate(trial)}"
+            )
+
+    def _decisions(self, trial: Trial, index: int, sample: Sample, value: torch.Tensor) -> None:
+        """Integers and truth values: equal, but where rounding turns the scale in the masked or the small graph."""
+        differs = (sample.own != value) & (sample.own == sample.exact)
+        if sample.compared is not None:
+            differs &= sample.compared
+        if not bool(differs.any()):
+            return
+        if isinstance(self.candidate, fx.GraphModule):
+            exactly = run_exactly(self.candidate, pytree.tree_leaves((trial.args, trial.kwargs)))[index]
+            differs &= exactly != sample.exact
+        if bool(differs.any()):
+            raise VerificationError(
+                f"the small graph's {str(value.dtype).removeprefix('torch.')} output differs from the masked one's at "
+                f"{int(differs.sum())} of {differs.numel()} entries on inputs {trial.description}, where rounding does "
+                f"not decide. {self.locate(trial)}"
+            )

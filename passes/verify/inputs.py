@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
 from passes.ir.info import trace_info
 from passes.ir.sizes import tensor_of
+from passes.verify.sizes import Sizes, shape_at, size_choices
+from passes.verify.uses import use_of
+from passes.verify.values import draw, repeat_example, shown_value
 
-aten = torch.ops.aten
+__all__ = ["Draw", "fresh_inputs", "shown_value", "trial_inputs"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Inputs for one trial. ``example``: the traced ones. ``fresh``: of other sizes than those."""
+
+    description: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    example: bool = False
+    fresh: bool = False
 
 
 def fresh_inputs(
@@ -22,72 +35,46 @@ def fresh_inputs(
 ) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     """(description, args, kwargs): the example, then random inputs with other batch and sequence sizes.
 
-    Random integers stay in the example's range, 0/1 masks hide a random tail of each row (never all of it; see
-    `shown_value`), floats follow the example's mean and spread.
+    Sizes keep the ranges and conditions of the trace; batch 1 and a length beyond the example's are among them.
+    Integers that pick rows of a table come from all of it, others from the example's range; masks hide a random end of
+    each row (never all of it; see `shown_value`), floats follow the example's mean and spread. ``dtype``: of the
+    floats, instead of the example's. A model may refuse what was drawn: `record_reference` then tries other numbers.
     """
+    for choices in trial_inputs(graph_module, seed):
+        first = choices[0]
+        args, kwargs = pytree.tree_map(lambda leaf: _cast(leaf, dtype), (first.args, first.kwargs))
+        yield first.description, args, kwargs
+
+
+def trial_inputs(graph_module: fx.GraphModule, seed: int = 0) -> list[list[Draw]]:
+    """For each trial what to try, the best first: random numbers, then the example's own at the trial's sizes."""
     info = trace_info(graph_module)
-    generator = torch.Generator().manual_seed(seed)
     leaves, spec = pytree.tree_flatten((info.args, info.kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder" and tensor_of(n) is not None]
-    yield "example", *pytree.tree_unflatten([_cast(leaf, dtype) for leaf in leaves], spec)
-    symbols: dict[sympy.Symbol, int] = {}
-    for node, tensor in zip(placeholders, tensors, strict=True):
-        fake = tensor_of(node)
-        assert fake is not None
-        for size, actual in zip(fake.shape, tensor.shape, strict=True):
-            if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
-                symbols[size.node.expr] = actual
-    picks = random.Random(seed)
-    for trial in range(3 if symbols else 1):
-        # Inputs whose example sizes agree (ids and their mask) keep agreeing.
-        other = {n: _other_size(n, trial, picks) for n in sorted(set(symbols.values()))}
-        bound = {s: other[n] for s, n in symbols.items()}
-        new = iter(
-            _random_like(tensor, _shape(node, bound), generator)
-            for node, tensor in zip(placeholders, tensors, strict=True)
-        )
-        filled = [_cast(next(new), dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        sizes = ", ".join("x".join(map(str, t.shape)) for t in filled if isinstance(t, torch.Tensor))
-        yield sizes, *pytree.tree_unflatten(filled, spec)
+    uses = [use_of(node) for node in placeholders]
+    generator = torch.Generator().manual_seed(seed)
 
+    def made(new: Sequence[torch.Tensor]) -> Draw:
+        numbers = iter(new)
+        filled = [next(numbers) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        args, kwargs = pytree.tree_unflatten(filled, spec)
+        fresh = any(a.shape != b.shape for a, b in zip(new, tensors, strict=True))
+        return Draw(", ".join("x".join(map(str, t.shape)) for t in new), args, kwargs, fresh=fresh)
 
-def _other_size(example: int, trial: int, picks: random.Random) -> int:
-    """Sizes near the example's; the last trial repeats the example's own sizes with fresh numbers."""
-    return example if trial == 2 else max(1, example + picks.choice([-1, 1, 2, 3]) * (1 + trial))
+    def choices(sizes: Sizes, number: int) -> list[Draw]:
+        shapes = [shape_at(node, sizes) for node in placeholders]
+        random = [
+            draw(tensor, shape, use, generator, padded_left=number % 2 == 1)
+            for tensor, shape, use in zip(tensors, shapes, uses, strict=True)
+        ]
+        repeated = [repeat_example(tensor, shape) for tensor, shape in zip(tensors, shapes, strict=True)]
+        return [made(random), *([made(repeated)] if shapes != [tuple(t.shape) for t in tensors] else [])]
 
-
-def _shape(node: fx.Node, bound: dict[sympy.Symbol, int]) -> tuple[int, ...]:
-    fake = tensor_of(node)
-    assert fake is not None
-    return tuple(int(s.node.expr.subs(bound)) if isinstance(s, torch.SymInt) else int(s) for s in fake.shape)
-
-
-def _random_like(example: torch.Tensor, shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    if example.dtype is torch.bool or (
-        not example.is_floating_point() and bool(((example == 0) | (example == 1)).all())
-    ):
-        visible = shown_value(example)
-        if len(shape) != 2:
-            return torch.full(tuple(shape), visible, dtype=example.dtype)
-        lengths = torch.randint(1, shape[-1] + 1, (shape[0], 1), generator=generator)
-        return ((torch.arange(shape[-1]) < lengths) == visible).to(example.dtype)
-    if not example.is_floating_point():
-        low, high = int(example.min()), int(example.max())
-        return torch.randint(low, high + 1, tuple(shape), generator=generator).to(example.dtype)
-    spread = example.float().std() if example.numel() > 1 else torch.tensor(1.0)
-    noise = torch.randn(tuple(shape), generator=generator)
-    return (noise * spread.nan_to_num(1.0) + example.float().mean()).to(example.dtype)
-
-
-def shown_value(example: torch.Tensor) -> bool:
-    """What a 0/1 mask holds where something is to be seen: 1 in attention masks, 0 in torch's key padding masks.
-
-    Padding is at one end of the rows: at the other all of them agree. A row that sees nothing would promise nothing.
-    """
-    rows = example.bool().reshape(-1, example.shape[-1] if example.dim() else 1)
-    ends = [rows[:, position] for position in (0, -1)] if rows.numel() else []
-    return next((bool(end[0]) for end in ends if bool((end == end[0]).all())), True)
+    trials = [[Draw("example", info.args, info.kwargs, example=True)]]
+    for number, sizes in enumerate(size_choices(placeholders, tensors)):
+        trials.append([one for choice in sizes for one in choices(choice, number)])
+    return trials
 
 
 def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
