@@ -13,9 +13,10 @@ from torch import fx, nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from bpc.inputs import example_inputs
+from bpc.scores.files import multiply_masks
 from bpc.terminal.errors import CommandError
 from passes.frontend.trace import trace
-from passes.masks import BlockScores, MaskSource
+from passes.masks import BlockScores, MaskSource, TensorFile
 
 
 def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
@@ -59,6 +60,23 @@ def mask_source(path: Path | None, threshold: float | None) -> MaskSource:
     if path is None and threshold is not None:
         raise CommandError("--threshold says how to read block scores: give their file or directory as --masks")
     return BlockScores(path, threshold) if path is not None and threshold is not None else path
+
+
+def load_masked(directory: Path, masks: Path | None, threshold: float | None) -> nn.Module:
+    """The model of a directory with masks multiplied into its weights: masks as for `mask_source`, None for none.
+
+    Raises `CommandError` and `passes.MaskError`.
+    """
+    source = mask_source(masks, threshold)
+    model = load_model(directory)
+    if isinstance(source, BlockScores):
+        multiply_masks(model, source.masks({n: tuple(p.shape) for n, p in model.named_parameters()}))
+    elif masks is not None:
+        read = dict(TensorFile(masks))
+        if wrong := next((name for name, mask in read.items() if mask.dtype is not torch.bool), None):
+            raise CommandError(f"{masks}: {wrong} is {read[wrong].dtype}; masks are bool (block scores: --threshold)")
+        multiply_masks(model, read)
+    return model
 
 
 def load_tokenizer(directory: Path) -> Any | None:

@@ -55,7 +55,7 @@ def heads_masks(model: Path) -> dict[str, torch.Tensor]:
     return masks
 
 
-@pytest.mark.parametrize("command", [[], ["prune"], ["inspect"], ["shrink"], ["export"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["prune"], ["inspect"], ["shrink"], ["verify"], ["export"], ["bench"]])
 def test_every_command_has_help(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
