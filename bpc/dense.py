@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from passes.driver import ShrinkResult, shrink
 from passes.frontend.trace import trace
 from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
+from passes.plan.copies import full_copy
 from passes.plan.plan import ModuleView, Plan
 from passes.report import ShrinkReport, count_parameters
 from passes.rewrite.replace_constants import ReplaceConstants
@@ -191,7 +191,7 @@ def _graph_of(module: nn.Module, example: Example, cuts: GraphCuts | None) -> fx
     What the module only keeps because its forward could not follow ``cuts`` is zero, and goes from the graph again.
     """
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
-        module = copy.deepcopy(module).cpu()
+        module = full_copy(module).cpu()
     args, kwargs = example
     traced = trace(module, kwargs or args)
     graph = PassManager((ReplaceConstants(),)).run(traced).graph_module

@@ -6,7 +6,6 @@ own model. Both read the same parameters through the same mask objects, so train
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
@@ -21,6 +20,7 @@ from passes.driver import shrink
 from passes.frontend.trace import trace
 from passes.ir.graph import copy_graph, get_attribute, set_attribute
 from passes.ir.info import TraceError, trace_info
+from passes.plan.copies import full_copy
 from passes.rewrite.insert_masks import insert_masks
 from passes.structure.roles import Roles, find_roles
 
@@ -100,7 +100,7 @@ class Program:
         attached = any(is_masked(module) for module in self.module.modules())
         self.mask_set.detach(self.module)
         try:
-            model = copy.deepcopy(self.module).cpu()
+            model = full_copy(self.module).cpu()
         finally:
             if attached:
                 self.mask_set.attach(self.module)

@@ -9,8 +9,6 @@ refused: then the graph view is the only one.
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -18,6 +16,7 @@ from torch import nn
 
 from passes.masks.apply import masked
 from passes.plan.check import Check
+from passes.plan.copies import share_copy
 from passes.plan.data import Cut, Fold, Masks, PlanData, cut_tensor
 from passes.plan.errors import ModuleViewError
 from passes.plan.numbers import candidate_attributes, doubtful_number, reading_module, set_attributes
@@ -31,7 +30,7 @@ def apply_plan(plan: PlanData, model: nn.Module, masks: Masks | None = None, che
     result against; without it the numbers have to be given (``plan.attributes``) or none may be in doubt.
     Raises `ModuleViewError`.
     """
-    base = _share_copy(model)
+    base = share_copy(model)
     _cut_parameters(plan, base, masks or {})
     if plan.attributes is not None:
         set_attributes(base, plan.attributes)
@@ -46,7 +45,7 @@ def apply_plan(plan: PlanData, model: nn.Module, masks: Masks | None = None, che
             "the plan that shrink returned, give check=, or a plan with attributes (that of a saved dense model)"
         )
     for attributes in candidate_attributes(plan, base):
-        candidate = _share_copy(base)
+        candidate = share_copy(base)
         set_attributes(candidate, attributes)
         failed = check.failure(candidate) if check is not None else None
         if failed is None:
@@ -63,7 +62,7 @@ def apply_plan(plan: PlanData, model: nn.Module, masks: Masks | None = None, che
 
 def with_masks(model: nn.Module, masks: Masks, aliases: Mapping[str, str]) -> nn.Module:
     """A copy of ``model`` with masks applied to its weights; unmasked parameters are shared."""
-    copied = _share_copy(model)
+    copied = share_copy(model)
     named = _tensors(copied)
     new = {name: masked(named[name].detach(), mask) for name, mask in masks.items()}
     _register(copied, new, aliases)
@@ -86,12 +85,6 @@ def _suspects(plan: PlanData, model: nn.Module) -> str:
     return f"Its forward fixes a head count or head size that the plan changes ({named})."
 
 
-def _share_copy(model: nn.Module) -> nn.Module:
-    """A copy of the module tree that shares every tensor."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(t): t for t in tensors})
-
-
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, _, leaf = name.rpartition(".")
     try:
@@ -109,7 +102,7 @@ def _cut_parameters(plan: PlanData, model: nn.Module, masks: Masks) -> None:
     def current(name: str) -> torch.Tensor:
         if name not in new:
             if name not in named:
-                raise ModuleViewError(f"{type(model).__name__} has no parameter {name!r}, which the plan cuts")
+                raise ModuleViewError(_missing(model, name))
             new[name] = named[name].detach()
         return new[name]
 
@@ -124,12 +117,32 @@ def _cut_parameters(plan: PlanData, model: nn.Module, masks: Masks) -> None:
             if shape != cut.shape:
                 raise ModuleViewError(f"{cut.parameter} has shape {shape}; the plan was made for {cut.shape}")
             new[cut.parameter] = cut_tensor(current(cut.parameter), cut)
+        elif _is_computed(model, cut.parameter):
+            raise ModuleViewError(_missing(model, cut.parameter))
     _register(model, new, plan.aliases, {cut.parameter: cut for cut in plan.cuts})
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers under each of their names."""
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _is_computed(model: nn.Module, name: str) -> bool:
+    """An attribute that is no parameter: what pruning hooks and parametrizations make in every forward."""
+    try:
+        return hasattr(*_owner(model, name))
+    except ModuleViewError:
+        return False
+
+
+def _missing(model: nn.Module, name: str) -> str:
+    said = f"{type(model).__name__} has no parameter {name!r}, which the plan cuts"
+    if not _is_computed(model, name):
+        return said
+    return (
+        f"{said}: it is computed in every forward. Make it a parameter first: torch.nn.utils.prune.remove, or "
+        "torch.nn.utils.parametrize.remove_parametrizations"
+    )
 
 
 def _register(

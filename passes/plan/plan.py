@@ -59,7 +59,7 @@ class Plan(PlanData):
             granularity = "dims" if self.origin is None else self.origin.granularity
             return ModuleView(small, self._noted(model, small), granularity)
         except ModuleViewError as refusal:
-            if self.origin is None or check is None:
+            if self.origin is None or check is None or not refusal.reason:
                 raise
             zeroed = with_masks(model, masks or {}, self.aliases)
             for granularity, plan in self.origin.coarser(zeroed, check):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from transformers import (
     BertConfig,
     BertForMultipleChoice,
@@ -263,3 +264,19 @@ def test_shrink_gives_a_dense_model_in_two_views(build: Any) -> None:
     trained = sum(p.numel() for name, p in program.module.named_parameters() if not name.startswith("block_masks."))
     assert sum(p.numel() for p in dense.module.parameters()) < trained
     torch.testing.assert_close(first(program.module(**inputs)), expected, rtol=0, atol=0)  # the program is as it was
+
+
+def test_a_model_with_pruning_hooks_is_compiled_and_shrunk() -> None:
+    """As a training loop leaves it: the hooked weight is a tensor of the last forward's graph."""
+    torch.manual_seed(0)
+    model, inputs = bert().eval(), ids()
+    up = model.bert.encoder.layer[0].intermediate.dense
+    prune.ln_structured(up, "weight", amount=0.5, n=2, dim=0)
+    prune.custom_from_mask(up, "bias", (up.weight_mask.sum(1) > 0).float())
+    first(model(**inputs)).sum().backward()
+    expected = first(model(**inputs))
+    program = compile(model, {"rules": [{"roles": "attention.*", "block": [8, 8]}]}, inputs)
+    dense = program.shrink()
+    torch.testing.assert_close(first(dense(**inputs)), expected)
+    assert dense.report is not None
+    assert dense.report.parameters_after <= dense.report.parameters_before - 32 * (32 + 1 + 32)

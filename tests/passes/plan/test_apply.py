@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
+import passes
 from passes.plan.apply import with_masks
+from passes.plan.errors import ModuleViewError
 
 
 class Tied(nn.Module):
@@ -27,3 +31,18 @@ def test_tied_weights_are_masked_under_each_of_their_names() -> None:
     assert torch.equal(small.head.weight != 0, mask)
     assert small.head.bias is model.head.bias
     assert torch.equal(model.head.weight, before)
+
+
+def test_a_computed_weight_is_refused_with_the_way_out() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)).eval()
+    prune.ln_structured(model[0], "weight", amount=2, n=2, dim=0)
+    plan = passes.shrink(passes.trace(model, torch.randn(2, 4))).plan
+    assert any(cut.parameter == "0.weight" for cut in plan.cuts)
+    with pytest.raises(ModuleViewError, match=r"no parameter '0.weight'.*prune.remove"):
+        plan.apply_to(model)
+    x = torch.randn(5, 4)
+    expected = model(x)
+    prune.remove(model[0], "weight")
+    small = plan.apply_to(model)
+    assert small[0].out_features == 4
+    torch.testing.assert_close(small(x), expected)

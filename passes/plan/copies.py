@@ -1,0 +1,34 @@
+"""Copies of users' modules, which may hold tensors that `copy.deepcopy` refuses."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def share_copy(model: nn.Module) -> nn.Module:
+    """A copy of the module tree that shares every tensor."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(t): t for t in tensors} | _computed(model))
+
+
+def full_copy(model: nn.Module) -> nn.Module:
+    """A copy with parameters and buffers of its own."""
+    return copy.deepcopy(model, _computed(model))
+
+
+def _computed(model: nn.Module) -> dict[int, Any]:
+    """For deepcopy: what hooks left behind, such as the ``weight`` that torch.nn.utils.prune computes in each forward.
+
+    It belongs to the graph of that forward; the copy's own forward computes it anew.
+    """
+    return {id(t): t.detach() for module in model.modules() for t in _plain_tensors(module) if not t.is_leaf}
+
+
+def _plain_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    return (value for value in module.__dict__.values() if isinstance(value, torch.Tensor))
