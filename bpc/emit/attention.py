@@ -5,14 +5,13 @@ A core is what ``torch.onnx`` writes for ``scaled_dot_product_attention`` betwee
     q, k, v: (B, S, H*D) --Reshape--> (B, S, H, D) --Transpose--> (B, H, S, D)
     Attention(q, k, v, mask) --Transpose--> (B, S, H, D) --Reshape--> (B, S, H*D)
 
-The same function without the transposes, in either of three operators:
+The same function without the transposes, in either of two operators:
 
-* `AttentionOnRows`: opset-23 ``Attention`` on 3-D inputs, which splits the heads itself (standard ONNX);
 * `MultiHeadAttention`: ONNX Runtime's ``com.microsoft.MultiHeadAttention`` (flash attention on CUDA);
 * `PackedAttention`: ``com.microsoft.Attention``, which also does the Q, K and V projections, from one packed weight.
 
 A core that does not look like this (rotary embeddings between split and product, grouped queries, attention written
-out) is left as it is: the passes report ``modified=False`` for it.
+out) is left as it is: the passes report ``modified=False`` for it, and `bpc.emit.products` writes it out.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from bpc.emit.ir_tools import (
     static_dim,
 )
 from bpc.emit.linear import Projection, projection
+from bpc.emit.products import Masks
 
 _HEADS_AND_ROWS = [0, 2, 1, 3]  # (B, S, H, D) <-> (B, H, S, D)
 
@@ -115,46 +115,27 @@ def _after_head_merge(value: ir.Value) -> ir.Node | None:
     return reshape
 
 
-class AttentionOnRows(InPlacePass):
-    """Attention(split(q), split(k), split(v)), merged -> Attention(q, k, v) on 3-D inputs. Saves four transposes."""
-
-    def call(self, model: ir.Model) -> PassResult:
-        """Rewrite every core."""
-        modified = False
-        for core in attention_cores(model):
-            attributes = {
-                "q_num_heads": core.heads,
-                "kv_num_heads": core.heads,
-                "scale": core.scale,
-                "is_causal": int(core.causal),
-            }
-            inputs = [core.query, core.key, core.value, core.mask]
-            replace(core.output, insert(core.merge, "Attention", inputs, like=core.output, attributes=attributes))
-            modified = True
-        remove_dead(model)
-        return PassResult(model, modified)
-
-
 class MultiHeadAttention(InPlacePass):
     """Attention(split(q), split(k), split(v)), merged -> com.microsoft.MultiHeadAttention(q, k, v, bias).
 
     A bool mask becomes an additive one, computed once for all layers that share it. Refuses causal cores whose
-    query and key lengths may differ (``unidirectional`` aligns to the end, ONNX's ``is_causal`` to the start).
+    query and key lengths may differ (``unidirectional`` aligns to the end, ONNX's ``is_causal`` to the start), and
+    masks of their own for each head.
     """
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite every core."""
         modified = False
-        masks = _AdditiveMasks(model)
+        masks = Masks(model)
         for core in attention_cores(model):
-            if core.causal:
+            if not _usable(core):
                 continue
-            inputs = [core.query, core.key, core.value, None, None, masks.of(core)]
+            inputs = [core.query, core.key, core.value, None, None, _bias(core, masks)]
             attributes = {"num_heads": core.heads, "scale": core.scale}
             fused = insert(
                 core.merge, "MultiHeadAttention", inputs, like=core.output, domain=MICROSOFT, attributes=attributes
             )
-            replace(core.output, fused)
+            replace(core.output, _masked(core, fused, masks))
             modified = True
         remove_dead(model)
         return PassResult(model, modified)
@@ -170,10 +151,10 @@ class PackedAttention(InPlacePass):
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite every core whose three projections read one tensor."""
         modified = False
-        masks = _AdditiveMasks(model)
+        masks = Masks(model)
         for index, core in enumerate(attention_cores(model)):
             parts = [projection(v) for v in (core.query, core.key, core.value)]
-            if core.causal or any(p is None for p in parts):
+            if not _usable(core) or any(p is None for p in parts):
                 continue
             found: list[Projection] = [p for p in parts if p is not None]
             if len({id(p.input) for p in found}) != 1:
@@ -181,34 +162,35 @@ class PackedAttention(InPlacePass):
             packed = np.concatenate([p.matrix() for p in found], axis=1)
             weight = add_initializer(model.graph, f"attention_{index}.weight", packed)
             bias = add_initializer(model.graph, f"attention_{index}.bias", np.concatenate([p.bias() for p in found]))
-            inputs = [found[0].input, weight, bias, None, None, masks.of(core)]
+            inputs = [found[0].input, weight, bias, None, None, _bias(core, masks)]
             sizes = [p.features for p in found]
             attributes = {"num_heads": core.heads, "scale": core.scale, "qkv_hidden_sizes": sizes}
             fused = insert(core.merge, "Attention", inputs, like=core.output, domain=MICROSOFT, attributes=attributes)
-            replace(core.output, fused)
+            replace(core.output, _masked(core, fused, masks))
             modified = True
         remove_dead(model)
         return PassResult(model, modified)
 
 
-class _AdditiveMasks:
-    """Additive float masks for the bool masks of a model, one per mask."""
+def _usable(core: AttentionCore) -> bool:
+    """The fused kernels' masks are of rank 4; one per head could hide all keys from a query in one head alone."""
+    mask = core.mask
+    rank4 = mask is None or (mask.shape is not None and len(mask.shape) == 4 and mask.shape[1] == 1)
+    return not core.causal and rank4
 
-    def __init__(self, model: ir.Model) -> None:
-        self._graph = model.graph
-        self._made: dict[ir.Value, ir.Value] = {}
 
-    def of(self, core: AttentionCore) -> ir.Value | None:
-        mask = core.mask
-        if mask is None or mask.dtype != ir.DataType.BOOL:
-            return mask
-        if mask not in self._made:
-            dtype = core.query.dtype
-            assert dtype is not None
-            # The lowest finite number, not -inf: a row without any visible key must not become NaN.
-            lowest = float(np.finfo(np.float16 if dtype == ir.DataType.FLOAT16 else np.float32).min)
-            zero = add_initializer(self._graph, f"{mask.name}.attend", np.array(0.0, dtype.numpy()))
-            never = add_initializer(self._graph, f"{mask.name}.never", np.array(lowest, dtype.numpy()))
-            first = min((use.node for use in mask.uses()), key=list(self._graph).index)
-            self._made[mask] = insert(first, "Where", [mask, zero, never], like=mask, dtype=dtype)
-        return self._made[mask]
+def _bias(core: AttentionCore, masks: Masks) -> ir.Value | None:
+    if core.mask is None:
+        return None
+    assert core.query.dtype is not None
+    return masks.additive(core.mask, core.query.dtype, core.merge)
+
+
+def _masked(core: AttentionCore, fused: ir.Value, masks: Masks) -> ir.Value:
+    """``fused`` (B, S, H*Dv), with 0 for queries that see no key (the kernels give them a mean of the values)."""
+    if core.mask is None:
+        return fused
+    assert core.query.dtype is not None
+    return insert(
+        core.merge, "Mul", [fused, masks.seen_rows(core.mask, core.query.dtype, core.merge)], like=core.output
+    )

@@ -30,6 +30,7 @@ from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import Staging, write
+from bpc.emit.tables import IndexTables
 from bpc.timing.feed import INPUTS_KEY
 from passes.certificate import Certificate
 from passes.frontend.trace import exported_program
@@ -38,7 +39,8 @@ from passes.verify.inputs import shown_value
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 
-# 23 brings Attention and RMSNormalization; ONNX Runtime 1.23 (our lowest) runs it.
+# From 23 on torch.onnx writes attention as one operator, which the recipes start from; ONNX Runtime 1.23 (our lowest)
+# runs it.
 OPSET = 23
 
 _HALF = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
@@ -163,6 +165,7 @@ def to_onnx(
     assert exported is not None
     model = exported.model
     ExpandRotaryCaches()(model)
+    IndexTables()(model)
     names = input_names(graph)
     if len(model.graph.inputs) == len(names):
         _rename(model, model.graph.inputs, names)

@@ -13,14 +13,15 @@ from typing import Literal, get_args
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass
 
-from bpc.emit.attention import AttentionOnRows, MultiHeadAttention, PackedAttention
+from bpc.emit.attention import MultiHeadAttention, PackedAttention
 from bpc.emit.fusions import TransformersFusions
 from bpc.emit.linear import MergeSiblings
 from bpc.emit.norms import BiasIntoNorm, ResidualAsDifference
+from bpc.emit.products import WriteOutAttention
 from bpc.emit.rows import FlattenRows
 
 Target = Literal["cpu", "cuda"]
-Attention = Literal["exported", "rows", "multi-head", "packed"]
+Attention = Literal["exported", "multi-head", "packed"]
 Projections = Literal["separate", "merged"]
 Residual = Literal["add", "difference"]
 Biases = Literal["exported", "norms"]
@@ -72,7 +73,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "fusions": get_args(Fusions),
 }
 
-# Nothing changed: what plain torch.onnx.export writes. The baseline of the benchmarks.
+# What plain torch.onnx.export writes, attention in products and a softmax (as it does below opset 23). The baseline of
+# the benchmarks.
 PLAIN = Recipe()
 
 
@@ -82,7 +84,7 @@ def default_recipe(target: Target, dtype: str = "float32") -> Recipe:
         # The CUDA provider's fused kernels (flash attention, skip norms) are the fast ones there.
         return Recipe(attention="multi-head", projections="merged", residual="add", rows="batched")
     # int8 products add their bias themselves, and their activations' ranges are better left as they were.
-    return Recipe(attention="rows", residual="difference", biases="exported" if dtype == "int8" else "norms")
+    return Recipe(attention="multi-head", residual="difference", biases="exported" if dtype == "int8" else "norms")
 
 
 def pipeline(recipe: Recipe) -> tuple[InPlacePass, ...]:
@@ -97,8 +99,9 @@ def pipeline(recipe: Recipe) -> tuple[InPlacePass, ...]:
         # One product for Q, K and V instead of three: fewer, larger kernels; pays where kernels are small.
         (recipe.projections == "merged", MergeSiblings()),
         # Four transposes of the whole activation per layer disappear into the attention kernel.
-        (recipe.attention == "rows", AttentionOnRows()),
         (recipe.attention == "multi-head", MultiHeadAttention()),
+        # Whatever attention is left: opset 23's operator is none that other tools know.
+        (True, WriteOutAttention()),
         # Keeps ONNX Runtime's SkipLayerNormalization (slow on CPU) from being fused; reads the biases first moved.
         (recipe.residual == "difference", ResidualAsDifference()),
         # Last, once the attention reads and writes (B, S, C): everything between two attentions becomes 2-D.

@@ -26,16 +26,20 @@ def exportable_attention(graph_module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _expand_heads(node: fx.Node) -> None:
+    """Every query head gets its own keys and values, grouped queries' (``enable_gqa``) as well."""
     query, *others = node.args[:3]
     assert isinstance(query, fx.Node)
     heads = shape_of(query)[1] if len(shape_of(query)) == 4 else 1
     for position, value in enumerate(others, start=1):
         assert isinstance(value, fx.Node)
-        if node.kwargs.get("enable_gqa") or len(shape_of(value)) != 4 or shape_of(value)[1] != 1 or heads == 1:
+        if len(shape_of(value)) != 4 or not is_static(heads) or shape_of(value)[1] == heads:
             continue
-        with node.graph.inserting_before(node):
-            wide = node.graph.call_function(aten.expand.default, (value, [-1, heads, -1, -1]))
-        node.update_arg(position, wide)
+        graph, group = node.graph, int(heads) // int(shape_of(value)[1])
+        with graph.inserting_before(node):
+            apart = graph.call_function(aten.unsqueeze.default, (value, 2))
+            wide = graph.call_function(aten.expand.default, (apart, [-1, -1, group, -1, -1]))
+            node.update_arg(position, graph.call_function(aten.flatten.using_ints, (wide, 1, 2)))
+    node.kwargs = {name: value for name, value in node.kwargs.items() if name != "enable_gqa"}
 
 
 def _expand_mask(node: fx.Node) -> None:

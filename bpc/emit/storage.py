@@ -25,10 +25,22 @@ def write(model: ir.Model, directory: Path, name: str, external: bool | None = N
     if external is None:
         external = weight_bytes(model) > EXTERNAL_ABOVE
     if external:
-        ir.save(model, path, external_data=f"{name}.data")
+        ir.save(_without_weight_shapes(model), path, external_data=f"{name}.data")
     else:
         _write_one_file(model, path)
     return path
+
+
+def _without_weight_shapes(model: ir.Model) -> ir.Model:
+    """A copy that says nothing of its weights beside the weights themselves: no second shape (value_info) to go stale.
+
+    ONNX Runtime's quantizers transpose the weights of Gemm and keep such a shape; shape inference then stops.
+    """
+    copy = model.clone()
+    for value in copy.graph.initializers.values():
+        value.shape = value.type = None
+        value.metadata_props.clear()
+    return copy
 
 
 def _write_one_file(model: ir.Model, path: Path) -> None:
@@ -37,7 +49,7 @@ def _write_one_file(model: ir.Model, path: Path) -> None:
     Serializing it whole holds every weight three times more in memory. The graph's message is its own fields, then one
     `TensorProto` per weight; only the lengths have to be known before.
     """
-    skeleton = model.clone()
+    skeleton = _without_weight_shapes(model)
     for value in skeleton.graph.initializers.values():
         value.const_value = ir.tensor(np.zeros(0, np.float32), name=value.name)
     proto = ir.to_proto(skeleton)

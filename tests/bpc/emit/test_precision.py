@@ -35,7 +35,7 @@ def model(exported: ir.Model) -> ir.Model:
 @pytest.mark.parametrize("rows", ["batched", "flat"])
 @pytest.mark.parametrize("static", [False, True])
 def test_int8_keeps_the_function_and_the_last_layer(model: ir.Model, static: bool, rows: Rows) -> None:
-    apply(Recipe("rows", residual="difference", rows=rows), model)
+    apply(Recipe("multi-head", residual="difference", rows=rows), model)
     expected = run(model)
     small = quantize(model, [FEED, {k: torch.from_numpy(v) for k, v in FEED.items()}] if static else None)
     actual = run(small)
@@ -49,13 +49,13 @@ def test_int8_keeps_the_function_and_the_last_layer(model: ir.Model, static: boo
     else:
         assert operators["MatMulInteger"] == linear
         assert operators["MatMul"] == 1  # the answer head
-    assert operators["Attention"] == 2
+    assert operators["MultiHeadAttention"] == 2
     weights = [v for v in small.graph.initializers.values() if v.dtype == ir.DataType.INT8 and len(v.shape or ()) == 2]
     assert len(weights) == linear
 
 
 def test_int8_in_groups_is_int8_at_once(model: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply(Recipe("rows"), model)
+    apply(Recipe("multi-head"), model)
     at_once = quantize(model)
     monkeypatch.setattr("bpc.emit.quantize._GROUP", 0)
     monkeypatch.setattr("bpc.emit.quantize._SMALL", 100)
