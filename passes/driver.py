@@ -16,6 +16,7 @@ from passes.frontend.bake import BakeWeights
 from passes.frontend.trace import trace
 from passes.ir.info import TraceError, trace_info
 from passes.ir.manager import Pass, PassManager, PassRecord
+from passes.ir.session import exclusive
 from passes.masks import MaskSource, resolve_masks
 from passes.plan.check import Check, example_check
 from passes.plan.errors import ModuleViewError
@@ -59,6 +60,7 @@ def shrink_passes(
     )
 
 
+@exclusive
 def shrink(
     graph_module: fx.GraphModule,
     masks: MaskSource = None,

@@ -21,6 +21,7 @@ from passes.analysis.coupling.solver import Coupling, couple
 from passes.analysis.liveness import Liveness
 from passes.frontend.bake import BakeWeights
 from passes.ir.manager import PassManager
+from passes.ir.session import exclusive
 from passes.ir.sizes import shape_of
 from passes.masks import MaskSource, resolve_masks
 from passes.ops.facts import Axis, any_over
@@ -82,6 +83,7 @@ class Explanation:
         return "\n".join(map(str, self.blocks))
 
 
+@exclusive
 def explain(graph_module: fx.GraphModule, masks: MaskSource = None, *, read: WeightReader | None = None) -> Explanation:
     """Say of every head and FFN dim what becomes of it. Arguments as for `passes.plan_shrink`; changes nothing."""
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module

@@ -22,6 +22,7 @@ from passes.frontend.bake import BakeWeights
 from passes.ir.graph import get_attribute
 from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
+from passes.ir.session import exclusive
 from passes.masks import MaskSource, resolve_masks
 from passes.masks.check import MaskError
 from passes.plan.data import Cut, Fold
@@ -30,6 +31,7 @@ from passes.rewrite.fold_constants import find_fold
 from passes.rewrite.shrink_dims import Granularity, choose_keeps, head_views, plan_cuts
 
 
+@exclusive
 def plan_shrink(
     graph_module: fx.GraphModule,
     masks: MaskSource = None,

@@ -26,6 +26,7 @@ import torch
 from torch import fx
 
 from passes.frontend.einsum import einsum_to_matmul, outer_to_product
+from passes.frontend.explain import explained
 from passes.frontend.selects import raise_selects
 from passes.frontend.symbols import unify_symbols
 from passes.frontend.unmerge import unmerge
@@ -66,33 +67,38 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     """Rewrite in place. Pieces of a split along a data dimension keep their operator (its sizes are symbolic)."""
     graph = graph_module.graph
     for node in list(graph.nodes):
-        if node.op != "call_function":
-            continue
-        node.target = _ALIASES.get(node.target, node.target)
-        if node.target in (aten.reshape_as.default, aten.view_as.default):
-            _reshape_as(graph, node)
-        elif node.target in _VIEWS:
-            node.target = aten.reshape.default
-        elif node.target in _SPLITS or node.target is aten.unbind.int:
-            _split_to_slices(graph, node)
-        elif node.target is aten.stack.default:
-            _stack_to_cat(graph, node)
-        elif node.target is aten.cat.default:
-            _drop_empty_pieces(node)
-        elif node.target in _FIRST_RESULT:
-            _one_result(graph, node, _FIRST_RESULT[node.target])
-        elif node.target is aten.rsub.Scalar and len(node.args) == 2 and not node.kwargs:
-            _rsub_to_add(graph, node)
-        elif node.target is aten.einsum.default:
-            einsum_to_matmul(graph, node)
-        elif node.target is aten.outer.default:
-            outer_to_product(graph, node)
-        elif node.target is aten.linear.default and linear_form(node) is None:
-            _bias_apart(graph, node)
+        if node.op == "call_function":
+            with explained("canonical form", node):
+                _rewrite(graph, node)
     unify_symbols(graph_module)
     raise_selects(graph)
     unmerge(graph)
     eliminate_dead_code(graph_module)
+
+
+def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
+    """One operator's canonical form."""
+    node.target = _ALIASES.get(node.target, node.target)
+    if node.target in (aten.reshape_as.default, aten.view_as.default):
+        _reshape_as(graph, node)
+    elif node.target in _VIEWS:
+        node.target = aten.reshape.default
+    elif node.target in _SPLITS or node.target is aten.unbind.int:
+        _split_to_slices(graph, node)
+    elif node.target is aten.stack.default:
+        _stack_to_cat(graph, node)
+    elif node.target is aten.cat.default:
+        _drop_empty_pieces(node)
+    elif node.target in _FIRST_RESULT:
+        _one_result(graph, node, _FIRST_RESULT[node.target])
+    elif node.target is aten.rsub.Scalar and len(node.args) == 2 and not node.kwargs:
+        _rsub_to_add(graph, node)
+    elif node.target is aten.einsum.default:
+        einsum_to_matmul(graph, node)
+    elif node.target is aten.outer.default:
+        outer_to_product(graph, node)
+    elif node.target is aten.linear.default and linear_form(node) is None:
+        _bias_apart(graph, node)
 
 
 def _bias_apart(graph: fx.Graph, node: fx.Node) -> None:

@@ -6,7 +6,7 @@ The letters of two operands are B (in both and in the result), K (in both, summe
 
 which covers attention and projections written as einsum, weights of several dims included. With nothing to sum (the
 angles of rotary embeddings) it is a product of broadcast operands, as outer is. Equations with repeated or lonely
-letters, or an ellipsis, keep the operator, and its conservative default.
+letters, an ellipsis, or a letter of two sizes, keep the operator, and its conservative default.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def einsum_to_matmul(graph: fx.Graph, node: fx.Node) -> None:
     sides = inputs.split(",")
     if not arrow or "." in equation or any(len(set(side)) != len(side) for side in (*sides, out)):
         return
+    if not _agree(operands, sides):
+        return
     with graph.inserting_before(node):
         if len(sides) == 1 and sorted(out) == sorted(inputs):
             new = _permute(graph, operands[0], inputs, out)
@@ -52,6 +54,17 @@ def einsum_to_matmul(graph: fx.Graph, node: fx.Node) -> None:
             return
     node.replace_all_uses_with(new)
     graph.erase_node(node)
+
+
+def _agree(operands: Any, sides: list[str]) -> bool:
+    """A letter stands for one size in every operand: einsum broadcasts a 1, which no matmul does for summed letters."""
+    sizes: dict[str, Any] = {}
+    for operand, side in zip(operands, sides, strict=True):
+        for letter, size in zip(side, shape_of(operand), strict=True):
+            other = sizes.setdefault(letter, size)
+            if is_static(size) != is_static(other) or (is_static(size) and size != other):
+                return False
+    return True
 
 
 def _letters(a: str, b: str, out: str) -> _Letters | None:

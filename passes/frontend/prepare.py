@@ -7,94 +7,72 @@ the model's own objects again.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from passes.frontend.canonical import canonicalise
-from passes.ir.graph import ASSERTS, eliminate_dead_code, set_attribute
+from passes.frontend.explain import explained
+from passes.frontend.functional import functional, is_eval_dropout, without_writes
+from passes.ir.graph import ASSERTS, copy_graph, eliminate_dead_code, set_attribute
 from passes.ir.info import TraceError
 
 aten = torch.ops.aten
 
 
-_IDENTITIES = {
-    aten.detach_.default,
-    aten.detach.default,
-    aten.alias.default,
-    aten.lift_fresh_copy.default,
-    aten.contiguous.default,
-}
+# The same numbers, once nothing is written in place.
+_IDENTITIES = frozenset(
+    {
+        aten.detach_.default,
+        aten.requires_grad_.default,
+        aten.detach.default,
+        aten.alias.default,
+        aten.lift_fresh_copy.default,
+        aten.contiguous.default,
+    }
+)
+
+Step = Callable[[fx.GraphModule], object]
+
+# In this order; each leaves a graph that computes what the one before did.
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("functionalise", without_writes),
+    ("drop-noise", lambda graph_module: _drop_noise(graph_module)),
+    ("canonicalise", canonicalise),
+)
 
 
-def prepare(exported: torch.export.ExportedProgram, source: nn.Module) -> fx.GraphModule:
-    if not _simply_functional(exported.graph):
-        exported = exported.run_decompositions({})
-    graph_module = exported.module(check_guards=False)
-    assert isinstance(graph_module, fx.GraphModule)
-    _inline_higher_order(graph_module)
-    _functionalise(graph_module)
-    _drop_noise(graph_module)
-    canonicalise(graph_module)
-    _bind_parameters(graph_module, source)
-    graph_module.graph.lint()
+def prepare(
+    exported: torch.export.ExportedProgram,
+    source: nn.Module,
+    after: Callable[[str, fx.GraphModule], None] | None = None,
+) -> fx.GraphModule:
+    """A prepared graph over the parameters of ``source``. ``after`` is shown the graph after each step, by name.
+
+    Raises `TraceError` that names the step and the node it stopped at.
+    """
+    graph_module = as_graph(functional(exported), source)
+    if after is not None:
+        after("torch's functionalisation", graph_module)
+    for name, step in STEPS:
+        with explained(f"step {name}"):
+            step(graph_module)
+        graph_module.graph.lint()
+        if after is not None:
+            after(name, graph_module)
     graph_module.recompile()
     return graph_module
 
 
-def _mutated_argument(node: fx.Node) -> fx.Node | None:
-    """The tensor that an in-place operator writes, or None."""
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return None
-    schema = node.target._schema
-    if not schema.is_mutable:
-        return None
-    first = node.args[0] if node.args else None
-    return first if isinstance(first, fx.Node) else None
-
-
-def _is_view(node: fx.Node) -> bool:
-    return (
-        node.op == "call_function"
-        and isinstance(node.target, torch._ops.OpOverload)
-        and any(a.alias_info is not None for a in node.target._schema.arguments)
-    ) or node.target is operator.getitem
-
-
-def _functional_variant(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
-    packet = getattr(torch.ops.aten, target._schema.name.split("::")[1].rstrip("_"), None)
-    return getattr(packet, target._overloadname, None) if packet is not None else None
-
-
-def _simply_functional(graph: fx.Graph) -> bool:
-    """Every in-place operator writes a fresh tensor (no view of another) and has a functional twin."""
-    for node in graph.nodes:
-        written = _mutated_argument(node)
-        if written is None or node.target in _IDENTITIES:
-            continue
-        if written.op != "call_function" or _is_view(written) or _functional_variant(node.target) is None:
-            return False
-        if any(_is_view(user) for user in written.users):
-            return False
-    return True
-
-
-def _functionalise(graph_module: fx.GraphModule) -> None:
-    """``x.add_(y)`` becomes ``add(x, y)``, and later uses of x read the result."""
-    graph = graph_module.graph
-    position = {node: i for i, node in enumerate(graph.nodes)}
-    for node in list(graph.nodes):
-        written = _mutated_argument(node)
-        if written is None or node.target in _IDENTITIES:
-            continue
-        functional = _functional_variant(node.target)
-        if functional is None:
-            raise TraceError(f"in-place operator {node.target} ({node.name}) has no functional form bpc can use")
-        node.target = functional
-        for user in list(written.users):
-            if user is not node and position.get(user, -1) > position[node]:
-                user.replace_input_with(written, node)
+def as_graph(exported: torch.export.ExportedProgram, source: nn.Module) -> fx.GraphModule:
+    """The program as a plain graph module, its regions inlined, over the parameters of ``source``."""
+    exported_module = exported.module(check_guards=False)
+    assert isinstance(exported_module, fx.GraphModule)
+    _inline_higher_order(exported_module)
+    _bind_parameters(exported_module, source)
+    return copy_graph(exported_module)
 
 
 def _inline_higher_order(graph_module: fx.GraphModule) -> None:
@@ -139,14 +117,10 @@ def _drop_noise(graph_module: fx.GraphModule) -> None:
         guard = node.op == "call_module" and node.target == "_guards_fn"
         if guard or (node.op == "call_function" and node.target in ASSERTS and not node.users):
             graph.erase_node(node)
-        elif node.op == "call_function" and (node.target in _IDENTITIES or _is_eval_dropout(node)):
+        elif node.op == "call_function" and (node.target in _IDENTITIES or is_eval_dropout(node)):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     eliminate_dead_code(graph_module)
-
-
-def _is_eval_dropout(node: fx.Node) -> bool:
-    return node.target in (aten.dropout.default, aten.feature_dropout.default) and not node.args[2]
 
 
 def _bind_parameters(graph_module: fx.GraphModule, source: nn.Module) -> None:

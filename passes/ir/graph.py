@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Collection
 from itertools import chain
 from typing import Any
 
@@ -44,14 +45,16 @@ def get_attribute(root: nn.Module, name: str) -> Any:
     return root
 
 
-def set_attribute(root: nn.Module, name: str, value: torch.Tensor | nn.Parameter) -> None:
-    """Put a parameter or buffer under a dotted name, making the containers on the way."""
+def set_attribute(root: nn.Module, name: str, value: torch.Tensor | nn.Module) -> None:
+    """Put a parameter, buffer or module under a dotted name, making the containers on the way."""
     *path, leaf = name.split(".")
     for part in path:
         if not hasattr(root, part):
             root.add_module(part, nn.Module())
         root = getattr(root, part)
-    if isinstance(value, nn.Parameter):
+    if isinstance(value, nn.Module):
+        root.add_module(leaf, value)
+    elif isinstance(value, nn.Parameter):
         root._buffers.pop(leaf, None)
         root.__dict__.pop(leaf, None)
         root.register_parameter(leaf, value)
@@ -79,6 +82,16 @@ def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
     result.meta = dict(graph_module.meta)
     result.training = False
     return result
+
+
+def prefix_attributes(graph_module: fx.GraphModule, prefix: str, names: Collection[str]) -> fx.GraphModule:
+    """A copy in which the parameters and buffers ``names`` are called ``prefix`` + name. Tensors are shared."""
+    result = copy_graph(graph_module)
+    for node in result.graph.nodes:
+        if node.op == "get_attr" and node.target in names:
+            set_attribute(result, f"{prefix}{node.target}", get_attribute(result, str(node.target)))
+            node.target = f"{prefix}{node.target}"
+    return copy_graph(result)
 
 
 def collect_replaced(graph_module: fx.GraphModule) -> None:
