@@ -51,8 +51,8 @@ def verify(directory: str | Path, masked: nn.Module | None = None, *, reweightin
     directory are left as they are. Raises `Unusable`, and `bpc.dense.LoadError` for a directory that cannot be read.
     """
     dense = load(directory)
-    certificate, small = dense.certificate, dense.module
-    if certificate is None:
+    small = dense.module
+    if (certificate := dense.certificate) is None:
         raise Unusable(f"{directory} has no {CERTIFICATE_FILE}: weights that changed after shrinking have none")
     findings: list[tuple[str, str]] = []
 
@@ -72,20 +72,20 @@ def verify(directory: str | Path, masked: nn.Module | None = None, *, reweightin
         traced = {name: tensor for name, tensor in named.items() if name in certificate.masked}
         note(_check_hashes(certificate.masked, traced, "the masked model"))
         note(_check_weights(plan, named, tensors_of(small)))
-        tried = [s for s in (certificate.agreement or {}).get("shapes", ()) if isinstance(s, str)]
-        inputs, refused = _usable(masked, list(inputs_like(dense.example_inputs, tried, seed)))
+        said = certificate.agreement or {}
+        tried = [shape for shape in said.get("shapes", ()) if isinstance(shape, str)]
+        inputs, refused = _usable(masked, inputs_like(dense.example_inputs, tried, bool(said.get("excluded")), seed))
         eps = torch.finfo(getattr(torch, certificate.dtype)).eps
         note(_check_runs(masked, small, inputs, eps))
         note(_check_reweightings(masked, small, inputs, plan, eps, reweightings, seed))
-        for reason in refused:
-            note(reason, "not checked")
+        findings += [("not checked", reason) for reason in refused]
     except Difference as error:
         note(str(error), "differs")
     return Verdict(tuple(findings))
 
 
 def _check_plan_file(certificate: Certificate, directory: Path) -> str:
-    plan = json.loads((directory / PLAN_FILE).read_text())["plans"][-1]  # `load` could read it
+    plan = json.loads((directory / PLAN_FILE).read_text())["plans"][-1]
     if odd := sorted(k for k in {*plan, *certificate.plan} if plan.get(k) != certificate.plan.get(k)):
         raise Difference(f"{PLAN_FILE}: {_some(odd)} of its plan are not the certificate's")
     return f"the plan is the certificate's ({', '.join(f'{k} {v}' for k, v in certificate.versions.items())})"
@@ -111,7 +111,7 @@ def _check_weights(plan: Plan, masked: Mapping[str, Tensor], small: Mapping[str,
     """Every small tensor is the masked one, cut: bit for bit, or to rounding where constants were folded in."""
     if missing := sorted({*masked, *(fold.weight for fold in plan.folds)} - small.keys()):
         raise Difference(f"the small model lacks {_some(missing)}")
-    biases, gone, zero = 0, 0, 0
+    biases = gone = zero = 0
     for name, tensor in small.items():
         value, terms = plan.small(name, masked, [fold.constants for fold in plan.folds])
         if value.shape != tensor.shape:
@@ -135,12 +135,13 @@ def _check_weights(plan: Plan, masked: Mapping[str, Tensor], small: Mapping[str,
     )
 
 
-def _usable(masked: nn.Module, inputs: Sequence[Inputs]) -> tuple[list[Inputs], list[str]]:
-    """The inputs that the masked model takes and makes finite numbers of; and why not the others."""
-    taken, refused = [], []
+def _usable(masked: nn.Module, inputs: Iterable[Inputs]) -> tuple[list[Inputs], list[str]]:
+    """The inputs that the masked model takes and makes finite numbers of, in float64 too; and why not the others."""
+    exact, taken, refused = copy.deepcopy(masked).double(), [], []
     for one in inputs:
         try:
             outputs_of(masked, one)
+            outputs_of(exact, one, torch.float64)
             taken.append(one)
         except Unusable as error:
             refused.append(str(error))
@@ -226,10 +227,8 @@ def _compare(
             raise Difference(f"the small model's outputs have other shapes than the masked one's on {one.name}")
         worst = max(worst, *map(distance, fine, got, floor))
         if not worst <= multiple:
-            raise Difference(
-                f"the small model is {worst:.3g} times as far from the masked one as rounding brings that one "
-                f"({multiple:.3g} times allowed) on {one.name}, {which}"
-            )
+            far = f"{worst:.3g} times as far from the masked one as rounding brings that one"
+            raise Difference(f"the small model is {far} ({multiple:.3g} times allowed) on {one.name}, {which}")
     return worst
 
 

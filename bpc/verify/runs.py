@@ -28,12 +28,12 @@ class Inputs(NamedTuple):
 
 
 def inputs_like(
-    example: tuple[tuple[Any, ...], Mapping[str, Any]], shapes: Sequence[str], seed: int
+    example: tuple[tuple[Any, ...], Mapping[str, Any]], shapes: Sequence[str], whole: bool, seed: int
 ) -> Iterator[Inputs]:
     """The example, then random inputs of its own sizes and of all of ``shapes`` that fit ("3x8, 3x8").
 
-    Masks hide a random tail of each row. One that hides the first position (left padding: rows of a decoder that see no
-    key, of which nothing is promised) is shown whole.
+    Of rows that see no key nothing is promised: masks hide the last position of some rows and no more, and the
+    example's are shown whole where ``whole`` says that it has such rows, or if they hide the first position.
     """
     paths, spec = pytree.tree_flatten_with_path((tuple(example[0]), dict(example[1])))
     slots = {i: _MASK in str(path[-1]) for i, (path, leaf) in enumerate(paths) if isinstance(leaf, Tensor)}
@@ -47,7 +47,7 @@ def inputs_like(
         for (slot, masks), size in zip(slots.items(), sizes, strict=True):
             if number:
                 filled[slot] = _random(leaves[slot], size, masks, generator)
-            elif masks and not bool(leaves[slot][..., 0].all()):
+            elif masks and (whole or not bool(leaves[slot][..., 0].all())):
                 filled[slot] = torch.ones_like(leaves[slot])
         shown = ", ".join("x".join(map(str, size)) for size in sizes)
         yield Inputs(shown if number else f"the example {shown}", *pytree.tree_unflatten(filled, spec))
@@ -55,13 +55,13 @@ def inputs_like(
 
 def _random(example: Tensor, shape: tuple[int, ...], masks: bool, generator: torch.Generator) -> Tensor:
     if masks:
-        lengths = torch.randint(1, shape[-1] + 1, (*shape[:-1], 1), generator=generator)
+        lengths = torch.randint(max(1, shape[-1] - 1), shape[-1] + 1, (*shape[:-1], 1), generator=generator)
         return (torch.arange(shape[-1]) < lengths).to(example.dtype)
     if not example.is_floating_point():
         low, high = min(0, int(example.min())), int(example.max())
         return torch.randint(low, high + 1, shape, generator=generator).to(example.dtype)
-    spread = example.double().std() if example.numel() > 1 else torch.tensor(1.0)
-    return (torch.randn(shape, generator=generator) * spread + example.double().mean()).to(example.dtype)
+    noise = torch.randn(shape, generator=generator) * example.double().std(correction=0)
+    return (noise + example.double().mean()).to(example.dtype)
 
 
 def outputs_of(
@@ -97,7 +97,7 @@ def floors(exact: Sequence[list[Tensor]], rough: Sequence[list[Tensor]]) -> list
         errors = [_largest(c.double() - f) for f, c in zip(fine, coarse, strict=True)]
         sizes = [_largest(f) for f in fine]
         typical = torch.cat(errors).norm() / torch.cat(sizes).norm().clamp_min(1e-300)
-        typical = typical.clamp(torch.finfo(coarse[0].dtype).eps, 1.0)
+        typical.clamp_(torch.finfo(coarse[0].dtype).eps, 1.0)
         found.append([torch.maximum(error, size * typical) for error, size in zip(errors, sizes, strict=True)])
     return list(zip(*found, strict=True))
 
