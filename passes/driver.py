@@ -120,7 +120,7 @@ def shrink(
         origin=Origin(
             resolved,
             granularity,
-            example=lambda: example_check(small, 10 * TOLERANCE[least_precise(small)]),
+            example=partial(example_check, small),
             coarser=partial(_coarser_plans, granularity, multiple),
         ),
     )

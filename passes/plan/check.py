@@ -6,46 +6,59 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from passes.ir.info import trace_info
+from passes.plan.errors import ModuleViewError
+from passes.verify.errors import VerificationError
+from passes.verify.record import Reference, Trial, record_reference
 from passes.verify.run import outputs_of
 
 
 @dataclass(frozen=True)
 class Check:
-    """Example inputs and the outputs the module view has to reproduce on them."""
+    """The traced example, and what the module view has to compute on it and on inputs of other shapes."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    outputs: tuple[torch.Tensor, ...]
-    tolerance: float
+    reference: Reference
 
     def failure(self, module: nn.Module) -> str | None:
-        """None if the module computes the outputs; else what went wrong."""
+        """None if the module computes the reference's outputs, but for rounding; else what went wrong."""
         was_training = module.training
         module.eval()
         try:
-            with torch.no_grad():
-                leaves = pytree.tree_leaves(module(*self.args, **self.kwargs))
-        except Exception as error:  # the forward is the user's: anything can come out of it
-            return f"its forward fails: {type(error).__name__}: {error}"
+            failures = (self._failure(module, trial) for trial in self.reference.trials)
+            return next((failure for failure in failures if failure is not None), None)
         finally:
             module.train(was_training)
-        actual = [t for t in leaves if isinstance(t, torch.Tensor)]
-        for expected, got in zip(self.outputs, actual, strict=False):
-            if expected.shape != got.shape:
-                return f"its output has shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
-            if expected.is_floating_point():
-                difference = float((expected.double() - got.double()).abs().max())
-                if not difference <= self.tolerance * max(1.0, float(expected.abs().max())):
-                    return f"its output differs from the graph's by {difference:.2e}"
+
+    def _failure(self, module: nn.Module, trial: Trial) -> str | None:
+        try:
+            actual = outputs_of(module, trial.args, trial.kwargs)
+        except Exception as refusal:  # the forward is the user's: anything can come out of it
+            # It may refuse by its own checks what the graph, which has lost them, accepts; never the example.
+            return f"its forward fails: {type(refusal).__name__}: {refusal}" if trial.draw.example else None
+        for sample, value, bounds in zip(trial.expected, actual, self.reference.bounds, strict=False):
+            if sample.own.shape != value.shape:
+                return f"its output has shape {tuple(value.shape)} instead of {tuple(sample.own.shape)}"
+            if bounds is not None and value.numel():
+                used, error = bounds.excess(sample, value)
+                if not used <= 1:
+                    return (
+                        f"its output differs from the graph's by {error:.2e}, {used:.3g} times what rounding explains "
+                        f"(inputs {trial.description})"
+                    )
         return None
 
 
-def example_check(small: fx.GraphModule, tolerance: float) -> Check:
-    """What a small graph makes of the example it was traced with."""
+def example_check(small: fx.GraphModule) -> Check:
+    """What a small graph makes of the example it was traced with, and of fresh inputs.
+
+    Raises `ModuleViewError` for a graph whose outputs say nothing, such as infinite ones.
+    """
     info = trace_info(small)
-    return Check(info.args, info.kwargs, tuple(outputs_of(small, info.args, info.kwargs)), tolerance)
+    try:
+        return Check(info.args, info.kwargs, record_reference(small))
+    except VerificationError as error:
+        raise ModuleViewError(f"there is nothing to check a module against: {error}") from error
