@@ -12,9 +12,9 @@ from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 import bpc
-from bpc.scores.binarize import expand_blocks
 from bpc.scores.files import multiply_masks
 from examples.tweets.data import encoder_directory
+from passes.masks.binarize import expand_blocks
 
 README = Path(__file__).parents[1] / "README.md"
 

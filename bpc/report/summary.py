@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from bpc.scores.live import Inner, live_units
 from passes.plan.data import Cut, PlanData
 from passes.structure.roles import LinearRole, Roles, find_roles
 
@@ -103,8 +104,9 @@ def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: P
     """
     roles = find_roles(graph)
     cuts = {cut.parameter: cut for cut in plan.cuts} if plan is not None else None
+    tiles = {block.name: block.tiles for block in roles.blocks}
     blocks = [
-        _block(block_id, linears, graph, masks, cuts)
+        _block(block_id, linears, graph, masks, cuts, tiles[block_id])
         for block_id, linears in _by_block(roles)
         if any(_in_a_layer(linear) or linear.weight in (masks or {}) for linear in linears)
     ]
@@ -130,11 +132,21 @@ def _block(
     graph: fx.GraphModule,
     masks: Mapping[str, Tensor] | None,
     cuts: Mapping[str, Cut] | None,
+    tiles: int,
 ) -> BlockSummary:
     kept = [_oriented(_mask(linear, graph, masks), linear) for linear in linears]
-    alive = _alive(linears, kept)
+    inner = [
+        Inner(m.role.rpartition(".")[2], k.any(0), m.heads, _tiles(m, tiles))
+        for m, k in zip(linears, kept, strict=True)
+    ]
+    alive = live_units(inner)
+    if alive is None:  # nothing but a query and a key
+        alive = torch.ones(1, dtype=torch.bool)
     if cuts is None:
-        present = [_spread(alive, mask.shape[1]).expand_as(mask) for mask in kept]
+        present = [
+            _spread(alive, mask.shape[1], _tiles(linear, tiles)).expand_as(mask)
+            for linear, mask in zip(linears, kept, strict=True)
+        ]
     else:
         present = [_present(linear, mask, cuts) for linear, mask in zip(linears, kept, strict=True)]
     matrices = tuple(Matrix(*parts) for parts in zip(linears, kept, present, strict=True))
@@ -156,28 +168,14 @@ def _oriented(mask: Tensor, linear: LinearRole) -> Tensor:
     return mask if inner == 1 else mask.t()
 
 
-def _alive(linears: list[LinearRole], kept: list[Tensor]) -> Tensor:
-    """Which heads (FFN dims) the masks leave: those every value, up and gate row and every output column says so of."""
-    alive: Tensor | None = None
-    for linear, mask in zip(linears, kept, strict=True):
-        if linear.role in ("attention.query", "attention.key", "attention.qk"):
-            continue  # an empty query or key leaves the mean of the values, not nothing
-        units = mask.any(0)
-        if linear.role.startswith("attention.") and linear.heads:
-            units = units.view(-1, linear.heads, units.numel() // linear.heads)[-1].any(-1)
-        if alive is not None and alive.numel() != units.numel():
-            small, large = sorted((alive, units), key=Tensor.numel)
-            if large.numel() % small.numel():
-                continue
-            alive = small.repeat_interleave(large.numel() // small.numel()) & large
-        else:
-            alive = units if alive is None else alive & units
-    assert alive is not None
-    return alive
+def _tiles(linear: LinearRole, tiles: int) -> int:
+    return tiles if linear.role.endswith(".gate_up") else 1
 
 
-def _spread(alive: Tensor, inner: int) -> Tensor:
-    """Units over the inner features of one matrix (grouped keys and values have fewer)."""
+def _spread(alive: Tensor, inner: int, tiles: int) -> Tensor:
+    """Units over the inner features of one matrix (grouped keys and values have fewer, a fused gate and up twice)."""
+    if tiles > 1:
+        return alive.repeat(tiles)
     if inner % alive.numel() == 0:
         return alive.repeat_interleave(inner // alive.numel())
     return torch.ones(inner, dtype=torch.bool)

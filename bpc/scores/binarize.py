@@ -16,22 +16,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from passes.masks.binarize import keep_highest
+
 Method = Literal["sigmoid_threshold", "topk", "magnitude"]
-
-
-def expand_blocks(mask: Tensor, block: tuple[int, int]) -> Tensor:
-    """Repeat every entry of ``mask`` (gM, gN) over its block: shape (gM·M', gN·N')."""
-    rows, columns = mask.shape
-    m, n = block
-    return mask[:, None, :, None].expand(rows, m, columns, n).reshape(rows * m, columns * n)
 
 
 def keep_top(scores: Tensor, fraction: float) -> Tensor:
     """The ``fraction`` of highest scores, at least none and at most all: bool, shape of ``scores``."""
-    count = min(scores.numel(), math.ceil(fraction * scores.numel() - 1e-9))
-    kept = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    kept[scores.flatten().topk(max(count, 0)).indices] = True
-    return kept.view(scores.shape)
+    return keep_highest(scores, math.ceil(fraction * scores.numel() - 1e-9))
 
 
 def binarize(scores: Tensor, method: Method, threshold: float, min_kept: float = 0.0) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bpc.scores.binarize import Method, binarize, expand_blocks, mask_blocks
+from bpc.scores.binarize import Method, binarize, mask_blocks
 from bpc.scores.plan import MaskPlan
 from bpc.scores.schedule import Schedule
+from passes.masks.binarize import expand_blocks
 
 
 class BlockMask(nn.Module):

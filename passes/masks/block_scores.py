@@ -19,6 +19,7 @@ from typing import Literal, get_args
 
 import torch
 
+from passes.masks.binarize import expand_blocks, keep_highest
 from passes.masks.check import MaskError, hint
 from passes.masks.files import TensorFile
 
@@ -56,7 +57,7 @@ class BlockScores:
         for weight, scores in _by_weight(tensors, shapes).items():
             shape = shapes[weight]
             kept = self._binarize(_block_grid(weight, shape, scores))
-            masks[weight] = _expand(kept, shape)
+            masks[weight] = expand_blocks(kept, (shape[0] // kept.shape[0], shape[1] // kept.shape[1]))
             bias = weight.removesuffix("weight") + "bias"
             if self.bias and bias in shapes:
                 masks[bias] = masks[weight].any(1)
@@ -66,10 +67,7 @@ class BlockScores:
 
     def _binarize(self, scores: torch.Tensor) -> torch.Tensor:
         if self.method == "topk":
-            count = int(self.threshold * scores.numel())
-            kept = torch.zeros(scores.numel(), dtype=torch.bool)
-            kept[scores.flatten().argsort(descending=True, stable=True)[:count]] = True
-            return kept.view(scores.shape)
+            return keep_highest(scores, int(self.threshold * scores.numel()))
         kept = (scores.sigmoid() if self.method == "sigmoid" else scores) > self.threshold
         least = int(self.min_keep * scores.numel()) + 1
         if self.min_keep > 0 and int(kept.sum()) < least:
@@ -144,9 +142,3 @@ def _block_grid(weight: str, shape: tuple[int, ...], scores: Mapping[int, torch.
     if grid.numel() == 0 or shape[0] % grid.shape[0] or shape[1] % grid.shape[1]:
         raise MaskError(f"{weight!r} of shape {shape} does not divide into a grid of {tuple(grid.shape)} blocks")
     return grid
-
-
-def _expand(kept: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """(grid) -> (rows, columns), each entry over its block."""
-    high, wide = shape[0] // kept.shape[0], shape[1] // kept.shape[1]
-    return kept.repeat_interleave(high, 0).repeat_interleave(wide, 1)

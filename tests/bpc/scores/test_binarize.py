@@ -1,13 +1,7 @@
 import pytest
 import torch
 
-from bpc.scores.binarize import binarize, expand_blocks, keep_top, mask_blocks
-
-
-def test_expand_repeats_each_entry_over_its_block() -> None:
-    mask = torch.tensor([[True, False, True]])
-    expected = torch.tensor([[1, 1, 0, 0, 1, 1]] * 3, dtype=torch.bool)
-    assert torch.equal(expand_blocks(mask, (3, 2)), expected)
+from bpc.scores.binarize import binarize, keep_top, mask_blocks
 
 
 def test_sigmoid_threshold_keeps_scores_above_the_logit_of_the_threshold() -> None:
