@@ -34,12 +34,15 @@ def main() -> int:
         tally.update(report.tally)
         if report.failure:
             failures[report.key] += 1
-            print(
-                report.failure if failures[report.key] == 1 else f"{report.key} again, seed {report.seed}", flush=True
-            )
+            seen = failures[report.key] > 1 and not options.quick
+            print(f"{report.key} again, seed {report.seed}" if seen else report.failure, flush=True)
     for key, count in failures.most_common():
         print(f"{count:5d}  {key}")
-    print(f"seeds {options.seed}…, {time.time() - start:.0f} s: {dict(sorted(tally.items()))}")
+    for reason, count in sorted(tally.items()):
+        if reason.startswith("refused: "):
+            print(f"{count:5d}  {reason}")
+    counts = {kind: count for kind, count in sorted(tally.items()) if not kind.startswith("refused: ")}
+    print(f"seeds {options.seed}…, {time.time() - start:.0f} s: {counts}")
     return 1 if failures else 0
 
 

@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 import passes
-from passes.ir.manager import PassManager
+from passes.ir.info import InputError
+from passes.ir.manager import PassError, PassManager
 from passes.masks import resolve_masks
 from passes.plan.errors import ModuleViewError
 from passes.rewrite.apply_masks import ApplyMasks
@@ -36,8 +37,9 @@ EXACT = 1e-9  # of an output's scale: far above the rounding of tens of float64 
 
 @dataclass(frozen=True)
 class Outcome:
-    """kind: ok · refused · unstable (says nothing: not finite, or turned by rounding) · foreign · WRONG · doubted (a
-    verification error where eager and small agree). ``form``: where; ``detail``: what."""
+    """kind: ok · refused · unstable (says nothing: not finite, or turned by rounding) · foreign (an exception that is
+    not the project's) · fault (one that the manager wrapped) · WRONG · doubted (a verification error where eager and
+    small agree). ``form``: where; ``detail``: what."""
 
     kind: str
     form: str = ""
@@ -47,12 +49,12 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        return self.kind in ("foreign", "WRONG", "doubted")
+        return self.kind in ("foreign", "fault", "WRONG", "doubted")
 
     @property
     def signature(self) -> tuple[str, str, str]:
         """What stays the same while a failing case is made smaller."""
-        return self.kind, self.form, self.detail.split("\n")[0] if self.kind == "foreign" else ""
+        return self.kind, self.form, self.detail.split("\n")[0] if self.kind in ("foreign", "fault") else ""
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,11 @@ def where_raised(error: BaseException) -> str:
     return f"{file[max(file.rfind('/passes/'), file.rfind('/bpc/')) + 1 :]} {frames[-1].name}"
 
 
-def told(error: BaseException) -> str:
-    return f"{type(error).__name__} at {where_raised(error)}\n{error}"
+def raised(form: str, error: BaseException) -> Outcome:
+    """An exception that is no refusal. What the manager wrapped is told by its cause."""
+    cause = error.__cause__ if isinstance(error, PassError) and error.__cause__ is not None else error
+    kind = "fault" if isinstance(error, PassError) else "foreign"
+    return Outcome(kind, form, f"{type(cause).__name__} at {where_raised(cause)}\n{error}")
 
 
 def given_model(case: Case) -> nn.Module:
@@ -198,7 +203,7 @@ def _judge(case: Case) -> Outcome:
     except REFUSALS as error:
         return Outcome("refused", "trace", str(error))
     except Exception as error:
-        return Outcome("foreign", "trace", told(error))
+        return raised("trace", error)
     masks: Masks | None = None if case.zeros else readable(graph, case.masks)
     notes: list[str] = []
     failed = _graph_masked(graph, masks, trials, notes)
@@ -209,7 +214,7 @@ def _judge(case: Case) -> Outcome:
     except REFUSALS as error:
         return Outcome("refused", "shrink", str(error))
     except Exception as error:
-        return Outcome("foreign", "shrink", told(error))
+        return raised("shrink", error)
     failed = _agrees(result.graph_module, trials, "small graph", notes)
     if failed is not None:
         return failed
@@ -239,20 +244,15 @@ def _agrees(
         sizes = "x".join(map(str, trial.inputs[0].shape[:2]))
         try:
             outputs = run(module, trial.inputs)
+        except InputError:
+            notes.append(f"{form}: refuses other sizes")  # torch.export fixed one, and the graph says so
+            continue
         except Exception as error:
-            if _fixed_size(error):
-                notes.append(f"{form}: sizes fixed")
-                continue
             return Outcome("WRONG", form, f"does not run on {sizes}: {type(error).__name__}: {error}")
         difference = trial.difference(outputs, factor)
         if difference is not None:
             return Outcome("WRONG", form, f"{difference} on {sizes}")
     return None
-
-
-def _fixed_size(error: Exception) -> bool:
-    """torch.export itself gave a dimension the example's size, and the graph says so."""
-    return "Guard failed" in str(error)
 
 
 def _graph_masked(graph: Any, masks: Masks | None, trials: list[Trial], notes: list[str]) -> Outcome | None:
@@ -262,7 +262,7 @@ def _graph_masked(graph: Any, masks: Masks | None, trials: list[Trial], notes: l
     except REFUSALS as error:
         return Outcome("refused", "masks", str(error))
     except Exception as error:
-        return Outcome("foreign", "masks", told(error))
+        return raised("masks", error)
     return _agrees(masked, trials, "graph masked", notes)
 
 
@@ -274,7 +274,7 @@ def _verifies(graph: Any, masks: Masks | None) -> Outcome | None:
     except passes.VerificationError as error:
         return Outcome("doubted", "verify", str(error))
     except Exception as error:
-        return Outcome("foreign", "verify", told(error))
+        return raised("verify", error)
     return None
 
 
@@ -285,7 +285,7 @@ def _module(plan: Any, model: nn.Module, masks: Masks | None, trials: list[Trial
         notes.append("module: refused")
         return None
     except Exception as error:
-        return Outcome("foreign", "small module", told(error))
+        return raised("small module", error)
     return _agrees(small, trials, "small module", notes)
 
 
@@ -321,7 +321,7 @@ def _onnx(case: Case, masks: Masks | None, notes: list[str]) -> Outcome | None:
             notes.append(f"onnx: refused ({type(error).__name__})")
             return None
         except Exception as error:
-            return Outcome("foreign", "onnx", told(error))
+            return raised("onnx", error)
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         names = [i.name for i in session.get_inputs()]
 

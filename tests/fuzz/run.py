@@ -75,12 +75,15 @@ def _run(makes: Iterable[tuple[int, Callable[[], Case]]], until: float, quick: b
 def run_case(case: Case, seed: int, often: Counter[tuple[str, str, str]], *, quick: bool = False) -> Report:
     """Judge a case; where it fails make it small, unless many (``often``) failed alike before."""
     outcome = judge(case)
-    tally = Counter([outcome.kind, *outcome.notes, *(["shrunk"] if outcome.shrunk else [])])
+    tally = Counter([outcome.kind, *dict.fromkeys(outcome.notes), *(["shrunk"] if outcome.shrunk else [])])
+    if outcome.kind == "refused":
+        tally[f"refused: {(outcome.detail.splitlines() or [''])[0][:90]}"] += 1
     if not outcome.failed:
         return Report(seed, tally)
     often[outcome.signature] += 1
     if quick or often[outcome.signature] > ALIKE:
-        return Report(seed, tally, " ".join(outcome.signature), f"{seed}: {outcome}", case)
+        names = " + ".join(s.template.replace("\n", "; ") for s in case.program.steps)
+        return Report(seed, tally, " ".join(outcome.signature), f"seed {seed}: {outcome}\n    of {names}", case)
     small = minimise(case, outcome)
     return Report(seed, tally, *describe(small, judge(small), seed), small)
 
@@ -89,7 +92,7 @@ def describe(case: Case, outcome: Outcome, seed: int) -> tuple[str, str]:
     """(the kind of failure in one line, all about it)."""
     guilty = guilty_step(replace(case, verify=False))
     names = sorted({s.template.replace("\n", "; ") for s in case.program.steps if s.template != "layers: linear"})
-    where = f" [{outcome.detail.splitlines()[0]}]" if outcome.kind == "foreign" else ""
+    where = f" [{outcome.detail.splitlines()[0]}]" if outcome.kind in ("foreign", "fault") else ""
     key = f"{outcome.kind} in {outcome.form}{where}, guilty {guilty.split(':')[0]}: {' + '.join(names)[:160]}"
     rule = "-" * 100
     head = f"seed {seed}: {key}\n{node_count(case)} nodes; {outcome.detail}\nguilty: {guilty}"
