@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from passes.frontend.dummies import dummy_inputs
+from passes.frontend.inputs import dummy_inputs
 
 WAVE_SAMPLES = 4000  # a quarter of a second at 16 kHz
 

@@ -148,7 +148,8 @@ def _is_simple(node: fx.Node, written: fx.Node) -> bool:
 
 def _functional_variant(target: Any) -> torch._ops.OpOverload | None:
     packet = getattr(torch.ops.aten, target._schema.name.split("::")[1].rstrip("_"), None)
-    return getattr(packet, target._overloadname, None) if packet is not None else None
+    twin = getattr(packet, target._overloadname, None) if packet is not None else None
+    return None if twin is None or twin._schema.is_mutable else twin
 
 
 def _keeps_state(exported: torch.export.ExportedProgram) -> bool:

@@ -2,7 +2,7 @@
 
 A model that branches on a size (``if x.shape[1] > 8``), or on a flag, is traced along the example's branch.
 ``torch.export`` records what it took for granted; here that becomes lines at the head of the graph's own ``forward``.
-They survive copies, rewrites and pickling, and ``torch.compile`` traces them.
+They survive copies and rewrites, and ``torch.compile`` traces them; a graph that is pickled leaves them behind.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import graph_module as fx_graph_module
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -88,5 +89,7 @@ def _torch_state() -> Iterator[None]:
         torch.set_grad_enabled(grad)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         FakeTensorMode.cache_clear()
+        for method in vars(ShapeEnv).values():  # their caches hold the symbols' environments
+            getattr(method, "cache_clear", lambda: None)()
         for key in set(sources) - known - _kept:
             _forget(key)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import passes
-from passes.frontend.dummies import dummy_inputs
+from passes.frontend.inputs import dummy_inputs
 from passes.ir.info import trace_info
 
 IDS = torch.tensor([[3, 1, 0], [2, 0, 0]])
