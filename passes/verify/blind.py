@@ -1,8 +1,8 @@
 """Attention rows that see no key: found in a run, and followed to the outputs.
 
 A row whose mask hides every key is 0 (fused kernels) or NaN (a softmax of minus infinities): its weights do not sum to
-1, on which the folding of constant values rests. Nothing is promised there (docs/exactness.md), as for the padded
-positions of a decoder whose batch is padded on the left, and nobody reads them. What is excluded is found by trying:
+1, on which the folding of constant values rests. Nothing is promised there (docs/exactness.md): the padded positions of
+a decoder whose batch is padded on the left, which nobody reads, are such rows. What is excluded is found by trying:
 other numbers are put in place of those rows, twice; outputs that move depend on them, the others do not.
 
 Masks of large negative numbers hide nothing in this sense: their rows sum to 1.
@@ -57,39 +57,34 @@ def moved_outputs(
     graph_module: fx.GraphModule,
     leaves: Sequence[Any],
     blind: Sequence[BlindRows],
-    exact: Sequence[torch.Tensor],
+    outputs: Sequence[Sequence[torch.Tensor]],
     *,
     check: bool,
 ) -> list[torch.Tensor]:
-    """Per output (of the run in float64, ``exact``) a bool tensor of its shape: what depends on blind rows.
+    """Per output a bool tensor of its shape: what depends on blind rows.
 
-    ``check``: with numbers in place of those rows, raise `NotFiniteError` as `check_linear_input` does.
+    ``outputs``: those of the run in the graph's own precision, and of the run in float64. Each is repeated with other
+    numbers in place of those rows. ``check``: raise `NotFiniteError` there as `check_linear_input` does.
     """
-    moved = [torch.zeros(t.shape, dtype=torch.bool, device=t.device) for t in exact]
-    for seed in range(2):
-        outputs = _run_with_noise(graph_module, leaves, {b.node: b.rows for b in blind}, seed, check)
-        moved = [m | (a != b) for m, a, b in zip(moved, exact, outputs, strict=True)]
-    return moved
-
-
-def _run_with_noise(
-    graph_module: fx.GraphModule, leaves: Sequence[Any], blind: dict[fx.Node, torch.Tensor], seed: int, check: bool
-) -> tuple[torch.Tensor, ...]:
     own = Run(graph_module, leaves)
     exact = Run(graph_module, leaves, torch.float64, twin=own)
+    rows = {b.node: b.rows for b in blind}
+    generators = {run: torch.Generator().manual_seed(seed) for seed, run in enumerate((own, exact))}
     with torch.no_grad():
         for node in graph_module.graph.nodes:
-            for run in (own, exact):
+            for run, generator in generators.items():
                 run.step(node)
-                if node in blind:
-                    generator = torch.Generator().manual_seed(seed)
-                    run.env[node] = _replace(node, run.env[node], blind[node], generator)
+                if node in rows:
+                    run.env[node] = _replace(node, run.env[node], rows[node], generator)
             if check:
                 check_linear_input(node, own)
             own.free(node)
             exact.free(node)
             exact.casts.clear()
-    return exact.outputs
+    moved = [torch.zeros(t.shape, dtype=torch.bool, device=t.device) for t in outputs[0]]
+    for run, before in zip((own, exact), outputs, strict=True):
+        moved = [m | (a != b) for m, a, b in zip(moved, before, run.outputs, strict=True)]
+    return moved
 
 
 def _replace(node: fx.Node, value: Any, rows: torch.Tensor, generator: torch.Generator) -> Any:

@@ -151,7 +151,7 @@ def _finish(graph_module: fx.GraphModule, lane: _Lane) -> tuple[Trial | None, st
     moved: Sequence[torch.Tensor | None] = [None] * len(own)
     excluded, why = 0, ""
     if lane.blind:
-        moved = moved_outputs(graph_module, lane.leaves, lane.blind, exact, check=lane.draw.example)
+        moved = moved_outputs(graph_module, lane.leaves, lane.blind, (own, exact), check=lane.draw.example)
         excluded = sum(_positions(m) for m in moved if m is not None)
         why = f"rows of {names_of(lane.blind)} see no key" if excluded else ""
         if all(m is not None and bool(m.all()) for m in moved):
