@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from passes.certificate import Certificate, digests, plain, versions
 from passes.frontend.bake import BakeWeights
+from passes.frontend.reference import masked_reference
 from passes.frontend.trace import trace
 from passes.ir.info import TraceError, trace_info
 from passes.ir.manager import Pass, PassManager, PassRecord
@@ -90,13 +91,15 @@ def shrink(
     graph_module = baked.graph_module
     resolved = resolve_masks(graph_module, masks)
     apply, *others = shrink_passes(resolved, granularity, multiple)
+    reference = None
+    if verify:  # before the masked weights of the graph exist beside the reference's
+        reference = record_reference(masked_reference(graph_module, resolved), SEED, traced=graph_module)
     applied = PassManager((apply,)).run(graph_module)
     record = (*baked.record, *applied.record)
     masked = [applied.graph_module]
     del applied
     before = summarise(masked[0])
     masked_digests = digests(masked[0].named_parameters())
-    reference = record_reference(masked[0], SEED) if verify else None
     outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
     small, record = outcome.graph_module, (*record, *outcome.record)
     if outcome.facts["replace-constants"]["constants"]:
@@ -106,8 +109,7 @@ def shrink(
     if reference is not None:
 
         def locate(trial: Trial) -> str:
-            again = PassManager((apply,)).run(graph_module).graph_module
-            return first_divergence(again, small, trial.args, trial.kwargs)
+            return first_divergence(masked_reference(graph_module, resolved), small, trial.args, trial.kwargs)
 
         agreement = compare(reference, small, tolerance=tolerance, locate=locate)
     folds = tuple(outcome.facts["fold-constants"]["folds"])

@@ -68,7 +68,7 @@ def _longer(n: int) -> list[int]:
 
 def _shorter(n: int) -> list[int]:
     first = n - 1 - n // 4
-    return [*range(first, 0, -1), *range(first + 1, n), *range(n + 1, n + 9), 2 * n, n]
+    return [*range(first, 1, -1), *range(first + 1, n), *range(n + 1, n + 9), 2 * n, 1, n]
 
 
 def _first_allowed(

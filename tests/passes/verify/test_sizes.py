@@ -34,8 +34,8 @@ def test_ranges_are_kept() -> None:
 
 def test_divisibility_is_kept() -> None:
     found = shapes(lambda x: x.view(x.shape[0], x.shape[1] // 4, 4, 3).sum(1), torch.randn(2, 8, 3))
-    assert all(s[0][1] % 4 == 0 for s in found)
-    assert len({s[0][1] for s in found}) > 1
+    assert {s[0][1] % 4 for s in found} == {0}
+    assert any(s[0][1] > 8 for s in found)
 
 
 def test_equal_sizes_stay_equal_and_what_must_differ_differs() -> None:
@@ -45,8 +45,8 @@ def test_equal_sizes_stay_equal_and_what_must_differ_differs() -> None:
 
 
 def test_a_batch_that_equals_the_length_is_changed_alone_where_the_model_takes_that() -> None:
-    graph = trace(Function(lambda x: x.cumsum(1)), torch.randn(3, 3, 4))
+    graph = trace(Function(lambda x: x.cumsum(1) @ torch.eye(4)), torch.randn(3, 3, 4))
     tried = {trial.description for trial in record_reference(graph).trials}
     assert {"example", "1x6x4", "4x2x4"} <= tried
-    square = trace(Function(lambda x, m: m @ x), (torch.randn(3, 3, 4), torch.randn(3, 3)))
+    square = trace(Function(lambda x, m: m @ x @ torch.eye(4)), (torch.randn(3, 3, 4), torch.randn(3, 3)))
     assert record_reference(square).skipped == ()
