@@ -9,6 +9,7 @@ from torch import nn
 from passes.frontend.trace import trace
 from passes.ir.graph import copy_graph, set_attribute
 from passes.ir.invariants import GraphInvariantError, check_graph
+from passes.ir.manager import Pass, PassError, PassManager, PassResult
 
 
 class Net(nn.Module):
@@ -36,3 +37,28 @@ def test_dangling_names_and_empty_parameters_are_broken_graphs(graph: torch.fx.G
     set_attribute(empty, "up.weight", nn.Parameter(torch.zeros(0, 4)))
     with pytest.raises(GraphInvariantError, match=r"up\.weight has no entries"):
         check_graph(empty)
+
+
+class Break(Pass):
+    """Empties a parameter."""
+
+    name = "break"
+
+    def run(self, graph_module: torch.fx.GraphModule) -> PassResult:
+        result = copy_graph(graph_module)
+        set_attribute(result, "up.weight", nn.Parameter(torch.zeros(0, 4)))
+        return PassResult(result, True)
+
+
+class Nothing(Pass):
+    name = "nothing"
+
+    def run(self, graph_module: torch.fx.GraphModule) -> PassResult:
+        return PassResult(graph_module, False)
+
+
+def test_the_manager_names_the_pass_that_broke_the_graph(graph: torch.fx.GraphModule) -> None:
+    with pytest.raises(PassError, match=r"pass break left a broken graph \(after nothing\): up.weight"):
+        PassManager((Nothing(), Break())).run(graph)
+    outcome = PassManager((Nothing(), Nothing())).run(graph)
+    assert (outcome.modified, outcome.graph_module) == (False, graph)
