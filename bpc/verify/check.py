@@ -119,7 +119,8 @@ def _check_weights(plan: Plan, masked: Mapping[str, Tensor], small: Mapping[str,
         got = tensor.double() if tensor.is_floating_point() else tensor
         if not bool(terms.any()):
             if not torch.equal(value, got):
-                raise Difference(f"{name} is not what the plan cuts from the masked weight")
+                kinds = f"{tensor.dtype}, from {masked.get(name, got).dtype}"
+                raise Difference(f"{name} is not what the plan cuts from the masked model ({kinds})")
         elif not bool(((value - got).abs() <= _BIAS_ROUNDINGS * torch.finfo(tensor.dtype).eps * terms).all()):
             raise Difference(f"{name} is not the masked bias plus the constants that the plan folds into it")
         else:
