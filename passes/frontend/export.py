@@ -10,12 +10,14 @@ from typing import Any
 import sympy
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from passes.frontend.explain import export_error
 from passes.frontend.run import own_copy, run_model
 from passes.ir.info import TraceError
+from passes.ir.session import forget_sizes_of
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -27,9 +29,14 @@ def export(model: nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> tor
     given = pytree.tree_map_only(torch.Tensor, lambda t: t.detach(), (args, kwargs))
     try:
         with torch.no_grad(), named_inputs(model, args, kwargs):
-            return torch.export.export(model, *given, dynamic_shapes=dynamic_shapes, strict=False)
+            exported = torch.export.export(model, *given, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise export_error(model, error, args, kwargs, _eager_error(model, args, kwargs)) from error
+    for node in exported.graph.nodes:
+        if isinstance(value := node.meta.get("val"), FakeTensor) and value.fake_mode.shape_env is not None:
+            forget_sizes_of(value.fake_mode.shape_env)
+            break
+    return exported
 
 
 def export_dynamic(model: nn.Module, args: Any, kwargs: Any) -> torch.export.ExportedProgram:

@@ -26,6 +26,7 @@ R = TypeVar("R")
 _LOCK = threading.RLock()
 _depth = [0]  # of sessions inside each other, guarded by the lock
 _kept: set[str] = set()  # generated sources of graphs that live
+_environments: weakref.WeakSet[ShapeEnv] = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -54,6 +55,11 @@ def exclusive(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return run
+
+
+def forget_sizes_of(environment: ShapeEnv) -> None:
+    """Empty this environment's cache of operators at the end of every session: torch never lets go of environments."""
+    _environments.add(environment)
 
 
 def keep_source(graph_module: fx.GraphModule) -> None:
@@ -89,6 +95,8 @@ def _torch_state() -> Iterator[None]:
         torch.set_grad_enabled(grad)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         FakeTensorMode.cache_clear()
+        for environment in _environments:
+            environment.fake_tensor_cache.clear()
         for method in vars(ShapeEnv).values():  # their caches hold the symbols' environments
             getattr(method, "cache_clear", lambda: None)()
         for key in set(sources) - known - _kept:
