@@ -23,11 +23,11 @@ from torch import nn
 
 from passes.certificate import Certificate, CertificateError
 from passes.masks import MaskError, TensorFile
+from passes.options import Granularity
 from passes.plan.apply import apply_plan
 from passes.plan.data import PlanData
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import ModuleView, Plan
-from passes.rewrite.shrink_dims import Granularity
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

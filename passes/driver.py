@@ -19,6 +19,7 @@ from passes.ir.info import TraceError, trace_info
 from passes.ir.manager import Pass, PassManager, PassRecord
 from passes.ir.session import exclusive
 from passes.masks import MaskSource, resolve_masks
+from passes.options import Granularity, ShrinkOptions
 from passes.plan.check import Check, example_check
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import Origin, Plan
@@ -28,7 +29,7 @@ from passes.rewrite.drop_noop_slices import DropNoopSlices
 from passes.rewrite.fold_constants import FoldConstants
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.retrace import Retrace
-from passes.rewrite.shrink_dims import Granularity, ShrinkDims
+from passes.rewrite.shrink_dims import ShrinkDims
 from passes.verify.compare import compare
 from passes.verify.diverge import first_divergence
 from passes.verify.record import Trial, record_reference
@@ -47,14 +48,12 @@ class ShrinkResult:
     certificate: Certificate
 
 
-def shrink_passes(
-    masks: Mapping[str, torch.Tensor], granularity: Granularity = "dims", multiple: int = 1
-) -> tuple[Pass, ...]:
+def shrink_passes(masks: Mapping[str, torch.Tensor], options: ShrinkOptions) -> tuple[Pass, ...]:
     """The pipeline. The order is the theory's: numbers first, then constants, then shapes."""
     return (
         ApplyMasks(masks),  # first: every analysis reads plain zeros
         FoldConstants(),  # before shapes change: a folded channel is dead and need not be kept
-        ShrinkDims(granularity, multiple),  # a dead sublayer keeps a zero index, so that modules can follow (`Plan`)
+        ShrinkDims(options),  # a dead sublayer keeps a zero index, so that modules can follow (`Plan`)
         Retrace(),  # metadata is true again
         ReplaceConstants(),  # the graph alone drops the sublayers that died
         DropNoopSlices(),  # after all that may turn a slice into one of everything
@@ -87,10 +86,11 @@ def shrink(
 
     Exactness is promised for attention rows that see at least one key.
     """
+    options = ShrinkOptions(granularity, multiple)
     baked = PassManager((BakeWeights(),)).run(graph_module)  # weights computed from masks: numbers
     graph_module = baked.graph_module
     resolved = resolve_masks(graph_module, masks)
-    apply, *others = shrink_passes(resolved, granularity, multiple)
+    apply, *others = shrink_passes(resolved, options)
     reference = None
     if verify:  # before the masked weights of the graph exist beside the reference's
         reference = record_reference(masked_reference(graph_module, resolved), SEED, traced=graph_module)
@@ -103,7 +103,7 @@ def shrink(
     outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
     small, record = outcome.graph_module, (*record, *outcome.record)
     if outcome.facts["replace-constants"]["constants"]:
-        small, again = _shrink_again(small, granularity, multiple)
+        small, again = _shrink_again(small, options)
         record += again
     agreement = None
     if reference is not None:
@@ -126,7 +126,7 @@ def shrink(
             coarser=partial(_coarser_plans, granularity, multiple),
         ),
     )
-    report = build_report(before, small, outcome.facts["shrink-dims"]["coupling"], agreement)
+    report = build_report(before, small, outcome.facts["shrink-dims"]["analysis"], agreement)
     certificate = Certificate(
         view="graph",
         dtype=str(least_precise(graph_module)).removeprefix("torch."),
@@ -142,18 +142,22 @@ def shrink(
     return ShrinkResult(small, plan, report, certificate)
 
 
+_MOST_ROUNDS = 16  # every round removes something; what a model leaves after so many is exact, if not the least
+
+
 def _shrink_again(
-    graph_module: fx.GraphModule, granularity: Granularity, multiple: int
+    graph_module: fx.GraphModule, options: ShrinkOptions
 ) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
     """Where a dead sublayer shared weights with live ones (fused q, k, v), its rows go from the graph as well."""
     record: tuple[PassRecord, ...] = ()
-    while True:
-        outcome = PassManager((FoldConstants(), ShrinkDims(granularity, multiple))).run(graph_module)
+    for _ in range(_MOST_ROUNDS):
+        outcome = PassManager((FoldConstants(), ShrinkDims(options))).run(graph_module)
         record += outcome.record
         if not outcome.modified:
-            return graph_module, record
+            break
         outcome = PassManager((Retrace(), ReplaceConstants(), DropNoopSlices())).run(outcome.graph_module)
         graph_module, record = outcome.graph_module, (*record, *outcome.record)
+    return graph_module, record
 
 
 def _coarser_plans(

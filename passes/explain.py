@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
+from passes.analysis.analysis import analyse
 from passes.analysis.constants import Constants, WeightReader
-from passes.analysis.coupling.ragged import make_ragged
-from passes.analysis.coupling.solver import Coupling, couple
+from passes.analysis.coupling.solver import Coupling
 from passes.analysis.liveness import Liveness
 from passes.frontend.bake import BakeWeights
 from passes.ir.manager import PassManager
@@ -91,11 +91,8 @@ def explain(graph_module: fx.GraphModule, masks: MaskSource = None, *, read: Wei
     cores = find_attention_cores(graph_module.graph)
     queries = {f"attention.{i}": core.queries[0] for i, core in enumerate(cores)}
     with torch.no_grad():
-        constants = Constants(graph_module, resolve_masks(graph_module, masks), read)
-        liveness = Liveness(constants)
-        coupling = couple(constants, liveness)
-        make_ragged(coupling, liveness)
-        view = _View(constants, liveness, coupling)
+        analysis = analyse(graph_module, resolve_masks(graph_module, masks), read)
+        view = _View(analysis.constants, analysis.liveness, analysis.least)
         blocks, skipped = [], []
         for block in roles.blocks:
             found = _explain_block(view, block, queries.get(block.name))
@@ -116,7 +113,7 @@ class _View:
         """Of the input channels of a weight, over all its uses, (in_features,): live, folds, its number, kept."""
         uses = self.constants.uses[form.weight_name]
         live = torch.stack([_over_data(self.liveness.of(use.input)) for use in uses]).any(0)
-        folds = self.constants.foldable(form)
+        folds = self.constants.folds(form)
         _, value = self.constants.folded_constants(form)
         kept = self.coupling.keep_axis(Axis(f"@{form.weight_name}", form.in_dim))
         return live, folds, value, torch.ones_like(live) if kept is None else kept

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import fx
 
-from passes.analysis.constants import Constants, WeightReader
-from passes.analysis.liveness import Liveness
+from passes.analysis.analysis import analyse
+from passes.analysis.constants import WeightReader
 from passes.frontend.bake import BakeWeights
 from passes.ir.graph import get_attribute
 from passes.ir.info import trace_info
@@ -25,10 +25,9 @@ from passes.ir.manager import PassManager
 from passes.ir.session import exclusive
 from passes.masks import MaskSource, resolve_masks
 from passes.masks.check import MaskError
+from passes.options import Granularity, ShrinkOptions
 from passes.plan.data import Cut, Fold
 from passes.plan.plan import Plan
-from passes.rewrite.fold_constants import find_fold
-from passes.rewrite.shrink_dims import Granularity, choose_keeps, head_views, plan_cuts
 
 
 @exclusive
@@ -55,16 +54,12 @@ def plan_shrink(
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module
     resolved = resolve_masks(graph_module, masks)
     reader = None if read is None else _selective(graph_module, resolved, read)
-    with torch.no_grad():
-        constants = Constants(graph_module, resolved, reader)
-        liveness = Liveness(constants)
-        coupling = choose_keeps(constants, liveness, granularity, multiple)
-        folds = [f for uses in constants.uses.values() if (f := find_fold(graph_module, constants, uses)) is not None]
-        cuts = plan_cuts(graph_module, coupling, constants, liveness)
+    analysis = analyse(graph_module, resolved, reader, ShrinkOptions(granularity, multiple))
+    folds, cuts = analysis.folds(), analysis.cuts()
+    aliases = trace_info(graph_module).aliases
     if not any(cut.keep for cut in cuts):
-        return Plan((), tuple(folds), aliases=trace_info(graph_module).aliases)
-    cuts = (*cuts, *_new_bias_cuts(folds, cuts))
-    return Plan(cuts, tuple(folds), heads=head_views(coupling), aliases=trace_info(graph_module).aliases)
+        return Plan((), folds, aliases=aliases)
+    return Plan((*cuts, *_new_bias_cuts(folds, cuts)), folds, heads=analysis.head_views(), aliases=aliases)
 
 
 def _selective(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor], read: WeightReader) -> WeightReader:
@@ -84,7 +79,7 @@ def _selective(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor], 
     return reader
 
 
-def _new_bias_cuts(folds: list[Fold], cuts: tuple[Cut, ...]) -> Iterator[Cut]:
+def _new_bias_cuts(folds: tuple[Fold, ...], cuts: tuple[Cut, ...]) -> Iterator[Cut]:
     """Biases that folding adds shrink with the rows of their weight."""
     by_name = {cut.parameter: cut for cut in cuts}
     for fold in folds:

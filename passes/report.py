@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from passes.analysis.coupling.solver import Coupling
+from passes.analysis.analysis import Analysis
 from passes.analysis.coupling.why_kept import why_kept
 from passes.ir.graph import get_attribute
 from passes.ops.facts import Axis
@@ -127,9 +127,9 @@ def _zero_lines(weight: torch.Tensor) -> list[torch.Tensor]:
 
 
 def build_report(
-    before: Before, small: fx.GraphModule, coupling: Coupling, agreement: Agreement | None
+    before: Before, small: fx.GraphModule, analysis: Analysis, agreement: Agreement | None
 ) -> ShrinkReport:
-    kept_zeros = []
+    kept_zeros, coupling = [], analysis.coupling
     left = {str(n.target) for n in small.graph.nodes if n.op == "get_attr"}
     for found, zero in before.zeros.items():
         kept = coupling.keep_axis(found)
@@ -145,7 +145,7 @@ def build_report(
         count_parameters(small),
         agreement,
         tuple(kept_zeros),
-        before.unknown_operators,
+        tuple(sorted({*before.unknown_operators, *analysis.conservative()})),
         _scattered(small),
     )
 

@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import fx
 
+from passes.analysis.folding import Folding
+from passes.analysis.rows import row_stochastic_nodes, shift_invariant
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import is_parameter, tensor_of
+from passes.ir.tensors import apply_mask
 from passes.ops.facts import Fact, fact_shape, nothing_constant
 from passes.ops.linear_form import LinearForm, linear_form
-from passes.ops.softmax import row_stochastic_nodes
+from passes.ops.rule import Rule
 from passes.ops.table import rule_for
+from passes.ops.unknown import UNKNOWN
 
 WeightReader = Callable[[str], torch.Tensor | None]
 
@@ -42,8 +46,9 @@ class Constants:
         self._read = read or self._own_weight
         self._facts: dict[fx.Node, Fact] = {}
         self._readers: dict[str, list[fx.Node]] = {}
+        self._failed: dict[fx.Node, Exception] = {}
+        self._row_stochastic = row_stochastic_nodes(graph_module.graph)
         self.uses: dict[str, list[LinearForm]] = {}
-        self.row_stochastic = row_stochastic_nodes(graph_module.graph)
         self.from_inputs: set[fx.Node] = set()  # values that depend on an input's numbers, not just its size
         for node in graph_module.graph.nodes:
             form = linear_form(node)
@@ -55,21 +60,38 @@ class Constants:
                 tensor_of(node) is not None and any(n in self.from_inputs for n in node.all_input_nodes)
             ):
                 self.from_inputs.add(node)
+        self.folding = Folding(self.uses, self.only_linear, self.folded_constants)
         for node in graph_module.graph.nodes:
             if tensor_of(node) is not None and not is_parameter(node):
                 self._facts[node] = self._compute(node)
-        self._foldable: dict[str, torch.Tensor] = {}
 
     def _own_weight(self, name: str) -> torch.Tensor | None:
         tensor = get_attribute(self.graph_module, name)
         return None if tensor.is_meta else tensor.detach()
 
     def _compute(self, node: fx.Node) -> Fact:
-        if node.op == "placeholder":
-            value = tensor_of(node)
-            assert value is not None
+        value = tensor_of(node)
+        assert value is not None
+        if node.op == "placeholder" or value.dtype.is_complex:
+            return nothing_constant(fact_shape(node), torch.float32 if value.dtype.is_complex else value.dtype)
+        try:
+            return self.rule(node).constant(node, self)
+        except Exception as error:  # a call the rule was not written for: nothing is known of it
+            self.fail(node, error)
             return nothing_constant(fact_shape(node), value.dtype)
-        return rule_for(node).constant(node, self)
+
+    def rule(self, node: fx.Node) -> Rule:
+        """The rule of a call; the conservative default where its own has failed."""
+        return UNKNOWN if node in self._failed else rule_for(node)
+
+    def fail(self, node: fx.Node, error: Exception) -> None:
+        """From here on the node has the conservative default, and `failures` names it."""
+        self._failed[node] = error
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """{operator: what its rule stumbled over}."""
+        return {str(node.target): f"{type(error).__name__}: {error}" for node, error in self._failed.items()}
 
     def weight(self, name: str) -> torch.Tensor | None:
         """A parameter's numbers with its mask applied; None if they cannot be read."""
@@ -77,7 +99,7 @@ class Constants:
         mask = self.masks.get(name)
         if tensor is None:
             return None if mask is None else torch.where(mask, torch.nan, 0.0)
-        return tensor if mask is None else torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype))
+        return tensor if mask is None else apply_mask(tensor, mask)
 
     def pattern(self, name: str) -> torch.Tensor | None:
         """Which entries of a parameter are not 0; None if it has neither numbers nor a mask: it counts as dense."""
@@ -87,37 +109,29 @@ class Constants:
         return tensor != 0 if mask is None else (tensor != 0) & mask
 
     def fact(self, node: fx.Node) -> Fact:
-        """The constants of a value; every entry of a parameter is one."""
+        """The constants of a value; every entry of a parameter is one (complex ones are left alone)."""
         if not is_parameter(node):
             return self._facts[node]
+        fake = tensor_of(node)
+        assert fake is not None
+        if fake.dtype.is_complex:
+            return nothing_constant(fact_shape(node))
         value = self.weight(str(node.target))
         if value is None:
-            fake = tensor_of(node)
-            assert fake is not None
             value = torch.full((), torch.nan).expand(tuple(fake.shape))
         return Fact(torch.ones((), dtype=torch.bool).expand(value.shape), value)
 
-    def is_constant(self, node: fx.Node) -> bool:
-        """The whole value is constant (a parameter, or computed from parameters alone)."""
-        return is_parameter(node) or bool(self._facts[node].const.all())
+    def row_stochastic(self, node: fx.Node) -> bool:
+        """The rows (last dim) of a value sum to 1."""
+        return node in self._row_stochastic
 
-    def foldable(self, form: LinearForm) -> torch.Tensor:
-        """Input channels of a linear node, shape (in_features,), that may be folded into its bias.
+    def shift_invariant(self, node: fx.Node) -> bool:
+        """One number added to a whole row (last dim) of a value changes no output."""
+        return shift_invariant(node)
 
-        A channel folds when it is one finite constant over all leading dims; when the weight is used several times,
-        at every use with the same number and the same bias (one bias has to serve them all).
-        """
-        cached = self._foldable.get(form.weight_name)
-        if cached is None:
-            uses = [self.folded_constants(use) for use in self.uses[form.weight_name]]
-            first_const, first_value = uses[0]
-            one_bias = len({use.bias_name for use in self.uses[form.weight_name]}) == 1
-            foldable = one_bias and self.only_linear(form.weight_name)
-            cached = first_const if foldable else torch.zeros_like(first_const)
-            for const, value in uses[1:]:
-                cached = cached & const & (value == first_value)
-            self._foldable[form.weight_name] = cached
-        return cached
+    def folds(self, form: LinearForm) -> torch.Tensor:
+        """Input channels of a product, (in_features,), that fold into its bias: see `passes.analysis.folding`."""
+        return self.folding.of(form).columns
 
     def only_linear(self, name: str) -> bool:
         """The parameter is read by linear products alone (not by an embedding as well, say)."""

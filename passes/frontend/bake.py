@@ -26,8 +26,9 @@ from passes.ir.graph import copy_graph, eliminate_dead_code, get_attribute, set_
 from passes.ir.info import META_KEY, trace_info
 from passes.ir.manager import Pass, PassResult
 from passes.ir.sizes import is_parameter, tensor_of
-from passes.ops.kinds import is_view
 from passes.ops.pointwise import is_pointwise
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
 
 aten = torch.ops.aten
 
@@ -116,10 +117,12 @@ def _weight_operands(node: fx.Node) -> Iterable[fx.Node]:
 
 def _arithmetic(operand: fx.Node) -> fx.Node | None:
     """The last step of the arithmetic on parameters behind an operand, without the views after it; None without any."""
-    while is_view(operand) and len(operand.all_input_nodes) == 1 and operand.target is not operator.getitem:
+    while (
+        kind_of(operand) is Kind.VIEW and len(operand.all_input_nodes) == 1 and operand.target is not operator.getitem
+    ):
         operand = operand.all_input_nodes[0]
     steps = _steps(operand)
-    if steps is None or all(is_parameter(n) or is_view(n) for n in steps):
+    if steps is None or all(is_parameter(n) or kind_of(n) is Kind.VIEW for n in steps):
         return None
     sources = [n for n in steps if is_parameter(n)]
     return operand if sources and all(_device(n) != "meta" for n in sources) else None

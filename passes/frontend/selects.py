@@ -16,7 +16,7 @@ from torch import fx
 
 from passes.ir.metadata import call
 from passes.ir.sizes import is_static, reshape_groups, shape_of, tensor_of
-from passes.ops.structural import permutation
+from passes.ops.views import permutation
 
 aten = torch.ops.aten
 

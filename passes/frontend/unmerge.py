@@ -21,10 +21,14 @@ from torch import fx
 
 from passes.ir.metadata import call
 from passes.ir.sizes import is_static, reshape_groups, shape_of, tensor_inputs, tensor_of
-from passes.ops.pointwise import is_pointwise
-from passes.ops.softmax import SOFTMAX
+from passes.ops.pointwise import CAST
+from passes.ops.reductions import SOFTMAX
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of, rule_for
 
 aten = torch.ops.aten
+
+_ENTRY_BY_ENTRY = frozenset({Kind.POINTWISE, Kind.SUM, Kind.PRODUCT})
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,11 @@ def _split(build: _Builder, node: fx.Node, splits: _Splits) -> _Split | None:
         return _split_permute(build, node, splits[merged[0]])
     if node.target in (aten.bmm.default, aten.baddbmm.default):
         return _split_product(build, node, splits, splits[merged[0]])
-    if node.target in SOFTMAX or node.target is aten.gather.default:
+    if rule_for(node) is SOFTMAX or node.target is aten.gather.default:
         return _split_along(build, node, splits, splits[merged[0]])
-    return _split_pointwise(build, node, splits, splits[merged[0]]) if is_pointwise(node) else None
+    if kind_of(node) in _ENTRY_BY_ENTRY or rule_for(node) is CAST:
+        return _split_pointwise(build, node, splits, splits[merged[0]])
+    return None
 
 
 def _split_reshape(build: _Builder, node: fx.Node, splits: _Splits) -> _Split | None:

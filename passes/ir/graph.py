@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from typing import Any
 
@@ -92,6 +92,27 @@ def prefix_attributes(graph_module: fx.GraphModule, prefix: str, names: Collecti
             set_attribute(result, f"{prefix}{node.target}", get_attribute(result, str(node.target)))
             node.target = f"{prefix}{node.target}"
     return copy_graph(result)
+
+
+def ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Every node that ``nodes`` are computed from."""
+    return _closure(nodes, lambda n: n.all_input_nodes)
+
+
+def descendants(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Every node computed from ``nodes``."""
+    return _closure(nodes, lambda n: n.users)
+
+
+def _closure(nodes: Iterable[fx.Node], neighbours: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    seen: set[fx.Node] = set()
+    stack = list(nodes)
+    while stack:
+        for node in neighbours(stack.pop()):
+            if node not in seen:
+                seen.add(node)
+                stack.append(node)
+    return seen
 
 
 def collect_replaced(graph_module: fx.GraphModule) -> None:

@@ -33,8 +33,41 @@ def shape_of(node: fx.Node) -> tuple[Any, ...]:
     return tuple(int(s) if is_static(s) or s.node.expr.is_number else s for s in sizes)
 
 
+def same_size(a: Any, b: Any) -> bool:
+    """Two sizes are the same number, or the same expression of the inputs' sizes."""
+    if is_static(a) or is_static(b):
+        return is_static(a) and is_static(b) and a == b
+    return bool(a.node.expr == b.node.expr)
+
+
+def same_sizes(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return len(a) == len(b) and all(map(same_size, a, b))
+
+
+def holds_tensor(node: fx.Node) -> bool:
+    """The node's value is a tensor, or a list of tensors."""
+    value = node.meta.get("val")
+    if isinstance(value, list | tuple):
+        return any(isinstance(item, torch.Tensor) for item in value)
+    return isinstance(value, torch.Tensor)
+
+
+def carrying_inputs(node: fx.Node) -> list[fx.Node]:
+    """The inputs that hold tensors or lists of them: those that an operator with several results has as well."""
+    return [n for n in node.all_input_nodes if holds_tensor(n)]
+
+
 def tensor_inputs(node: fx.Node) -> list[fx.Node]:
+    """The inputs that are tensors, each once."""
     return [n for n in node.all_input_nodes if tensor_of(n) is not None]
+
+
+_SIZES = frozenset({aten.sym_size.int, aten.sym_stride.int, aten.sym_numel.default, aten.sym_storage_offset.default})
+
+
+def reads_sizes_only(node: fx.Node) -> bool:
+    """The node asks a value for its sizes, not for its numbers."""
+    return node.op == "call_function" and node.target in _SIZES
 
 
 def is_parameter(node: fx.Node) -> bool:

@@ -8,33 +8,24 @@ ties      E of q and k, D of v and out, heads of all; with grouped queries H = (
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import fx
 
-from passes.ir.sizes import shape_of, tensor_of
+from passes.ir.sizes import is_static, same_sizes, shape_of, tensor_of
+from passes.ops.arguments import argument, arguments, set_argument, tensor_argument
 from passes.ops.facts import Fact, any_over, collapse_fact, fact_shape, make_fact, nothing_constant, reduce_to
-from passes.ops.rule import Live, Rule
-from passes.ops.ties import Repeat
-
-if TYPE_CHECKING:
-    from passes.analysis.constants import Constants
-    from passes.ops.ties import Ties
+from passes.ops.rule import Facts, Keeps, Kind, Live, Rule
+from passes.ops.ties import Repeat, Ties
 
 
 def operands(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, fx.Node | None]:
-    q, k, v = node.args[:3]
-    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
-    assert isinstance(q, fx.Node)
-    assert isinstance(k, fx.Node)
-    assert isinstance(v, fx.Node)
-    return q, k, v, mask if isinstance(mask, fx.Node) else None
+    """(query, key, value, mask)."""
+    given = arguments(node)
+    return given["query"], given["key"], given["value"], tensor_argument(node, "attn_mask")
 
 
 def has_dropout(node: fx.Node) -> bool:
-    p: Any = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
-    return p != 0.0
+    return bool(argument(node, "dropout_p") != 0.0)
 
 
 def group_size(node: fx.Node) -> int:
@@ -53,10 +44,10 @@ def _to_groups(fact: torch.Tensor, group: int) -> torch.Tensor:
     return fact if group == 1 else fact.unflatten(-3, (-1, group)).any(-3)
 
 
-def constant(node: fx.Node, constants: Constants) -> Fact:
+def constant(node: fx.Node, facts: Facts) -> Fact:
     fake = tensor_of(node)
     assert fake is not None
-    v = constants.fact(operands(node)[2])
+    v = facts.fact(operands(node)[2])
     if has_dropout(node) or not bool(v.const.any()):
         return nothing_constant(fact_shape(node), fake.dtype)
     kept = collapse_fact(v, [v.const.dim() - 2])
@@ -64,9 +55,9 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
     return make_fact(_to_heads(kept.const, group).expand(shape), _to_heads(kept.value, group).expand(shape))
 
 
-def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
     q, k, v, mask = operands(node)
-    fq, fk, fv = constants.fact(q), constants.fact(k), constants.fact(v)
+    fq, fk, fv = facts.fact(q), facts.fact(k), facts.fact(v)
     group = group_size(node)
     shifted = collapse_fact(fk, [fk.const.dim() - 2]).const  # (..., K, 1, E): constant over the keys
     live_rows = any_over(live_out, [live_out.dim() - 1])  # (..., H, L, 1)
@@ -82,7 +73,7 @@ def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
     return result
 
 
-def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+def ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
     q, k, v, mask = operands(node)
     group = group_size(node)
     for a, b in ((q, k), (v, node)):
@@ -106,7 +97,27 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
 def _tie_groups(node: fx.Node, kv: fx.Node, ties: Ties, group: int) -> None:
     heads, kv_heads = ties.axis(node, -3), ties.axis(kv, -3)
     if heads is not None and kv_heads is not None:
-        ties.repeats.append(Repeat(kv_heads, heads, group, node, kv, kv_heads.dim))
+        ties.repeat(Repeat(kv_heads, heads, group, node, kv, kv_heads.dim))
 
 
-RULE = Rule("attention", constant, live, ties)
+def resize(node: fx.Node, keeps: Keeps) -> None:
+    """The default scale is 1/sqrt(E): say it before E shrinks."""
+    if argument(node, "scale") is None:
+        set_argument(node, "scale", float(shape_of(operands(node)[0])[-1]) ** -0.5)
+
+
+def _heads_agree(node: fx.Node) -> bool:
+    """Key and value have one head count, which divides the query's; the dims in front agree, and nothing broadcasts."""
+    q, k, v = (shape_of(n) for n in operands(node)[:3])
+    if len(q) != len(k) or len(k) != len(v) or any(not is_static(s[-1]) for s in (q, k, v)):
+        return False
+    if len(q) < 4:
+        return same_sizes(q[:-2], k[:-2]) and same_sizes(k[:-2], v[:-2])
+    heads, key_heads = q[-3], k[-3]
+    grouped = is_static(heads) and is_static(key_heads) and heads % key_heads == 0
+    return same_sizes(k[:-2], v[:-2]) and same_sizes(q[:-3], k[:-3]) and (grouped or same_sizes((heads,), (key_heads,)))
+
+
+RULE = Rule("attention", constant, live, ties, resize, Kind.ATTENTION, applies=_heads_agree)
+
+RULES = {torch.ops.aten.scaled_dot_product_attention.default: RULE}

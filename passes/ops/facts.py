@@ -16,8 +16,6 @@ from torch import fx
 
 from passes.ir.sizes import is_parameter, is_static, shape_of
 
-aten = torch.ops.aten
-
 
 class Axis(NamedTuple):
     """One channel dimension of one value. Parameters are named "@<parameter>", virtual axes "#<number>"."""
@@ -65,9 +63,14 @@ def axis(node: fx.Node, dim: int) -> Axis | None:
     return Axis(value_name(node), dim)
 
 
-def uniform(fact: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Expand without copying."""
-    return fact.expand(tuple(shape))
+def everything(node: fx.Node) -> torch.Tensor:
+    """True for every channel of a value, without allocating it."""
+    return torch.ones((), dtype=torch.bool).expand(fact_shape(node))
+
+
+def nothing(node: fx.Node) -> torch.Tensor:
+    """False for every channel of a value, without allocating it."""
+    return torch.zeros((), dtype=torch.bool).expand(fact_shape(node))
 
 
 def nothing_constant(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Fact:

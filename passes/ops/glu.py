@@ -7,29 +7,26 @@ ties      the halved dimension of the input is a grid (2, n): what the output ke
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import fx
 
-from passes.ir.sizes import is_static, shape_of, tensor_inputs, tensor_of
+from passes.ir.sizes import is_static, shape_of, tensor_of
+from passes.ops.arguments import argument, first_argument
 from passes.ops.facts import Fact, fact_shape, make_fact, nothing_constant
-from passes.ops.rule import Live, Rule
-
-if TYPE_CHECKING:
-    from passes.analysis.constants import Constants
-    from passes.ops.ties import Ties
+from passes.ops.rule import Facts, Kind, Live, Rule
+from passes.ops.structural import tie_other_dims
+from passes.ops.ties import Ties
 
 
 def halved_dim(node: fx.Node) -> int:
-    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", -1)
+    dim: int = argument(node, "dim")
     return dim % len(shape_of(node))
 
 
-def constant(node: fx.Node, constants: Constants) -> Fact:
+def constant(node: fx.Node, facts: Facts) -> Fact:
     fake, dim = tensor_of(node), halved_dim(node)
     assert fake is not None
-    fact = constants.fact(tensor_inputs(node)[0])
+    fact = facts.fact(first_argument(node))
     if not is_static(shape_of(node)[dim]) or not bool(fact.const.any()):
         return nothing_constant(fact_shape(node), fake.dtype)
     (a, b), (va, vb) = fact.const.chunk(2, dim), fact.value.chunk(2, dim)
@@ -37,19 +34,17 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
     return make_fact(a & b | zero, torch.where(zero, va, va * vb.sigmoid()))
 
 
-def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
-    source, dim = tensor_inputs(node)[0], halved_dim(node)
+def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
+    source, dim = first_argument(node), halved_dim(node)
     if not is_static(shape_of(node)[dim]):
         return {source: live_out.expand(fact_shape(source))}
-    a = constants.fact(source).zero.chunk(2, dim)[0]
+    a = facts.fact(source).zero.chunk(2, dim)[0]
     return {source: torch.cat([live_out, live_out & ~a], dim)}
 
 
-def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
-    source, dim = tensor_inputs(node)[0], halved_dim(node)
-    for d in range(len(shape_of(node))):
-        if d != dim:
-            ties.same(ties.axis(node, d), ties.axis(source, d))
+def ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
+    source, dim = first_argument(node), halved_dim(node)
+    tie_other_dims(node, source, [dim], ties)
     whole, half = ties.axis(source, dim), ties.axis(node, dim)
     if whole is not None:
         halves = ties.virtual(2)
@@ -57,4 +52,6 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
         ties.grid(whole, [halves] if half is None else [halves, half])
 
 
-RULE = Rule("glu", constant, live, ties)
+RULE = Rule("glu", constant, live, ties, kind=Kind.GATE)
+
+RULES = {torch.ops.aten.glu.default: RULE}

@@ -7,19 +7,14 @@ ties      rows of W with y, columns with x: sharing a parameter thereby becomes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import fx
 
 from passes.ir.sizes import shape_of, tensor_of
-from passes.ops.facts import Fact, fact_shape, make_fact, nothing_constant
+from passes.ops.facts import Fact, fact_shape, make_fact, nothing, nothing_constant
 from passes.ops.linear_form import LinearForm, linear_form
-from passes.ops.rule import Live, Rule
-
-if TYPE_CHECKING:
-    from passes.analysis.constants import Constants
-    from passes.ops.ties import Ties
+from passes.ops.rule import Facts, Kind, Live, Rule
+from passes.ops.ties import Ties
 
 
 def _form(node: fx.Node) -> LinearForm:
@@ -28,9 +23,9 @@ def _form(node: fx.Node) -> LinearForm:
     return form
 
 
-def nonzero_rows(form: LinearForm, constants: Constants) -> torch.Tensor:
+def nonzero_rows(form: LinearForm, facts: Facts) -> torch.Tensor:
     """Which weights are not 0, shape (out_features, in_features). Weights that cannot be read count as dense."""
-    pattern = constants.pattern(form.weight_name)
+    pattern = facts.pattern(form.weight_name)
     if pattern is None:
         out_features, in_features = shape_of(form.node)[-1], shape_of(form.input)[-1]
         return torch.ones((), dtype=torch.bool).expand(out_features, in_features)
@@ -52,58 +47,60 @@ def reaches(channels: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     return found.expand(*channels.shape[:-1], -1)
 
 
-def constant(node: fx.Node, constants: Constants) -> Fact:
+def constant(node: fx.Node, facts: Facts) -> Fact:
     form, shape, fake = _form(node), fact_shape(node), tensor_of(node)
     assert fake is not None
-    nonzero = nonzero_rows(form, constants)
-    x = constants.fact(form.input)
+    nonzero = nonzero_rows(form, facts)
+    x = facts.fact(form.input)
     if not bool(x.const.any()):
         const = ~some(nonzero, 1)
         if not bool(const.any()):
             return nothing_constant(shape, fake.dtype)
-        return make_fact(const.expand(shape), _bias(form, constants, fake.dtype, shape[-1]).expand(shape))
+        return make_fact(const.expand(shape), _bias(form, facts, fake.dtype, shape[-1]).expand(shape))
     fixed = x.const & torch.isfinite(x.value.nan_to_num())
     const = ~reaches(~fixed, nonzero.t())
     if not bool(const.any()):
         return nothing_constant(shape, fake.dtype)
-    value = _bias(form, constants, torch.float64, shape[-1]) + _shift(form, constants, fixed, x.value)
+    value = _bias(form, facts, torch.float64, shape[-1]) + _shift(form, facts, fixed, x.value)
     return make_fact(const.expand(shape), value.to(fake.dtype).expand(shape))
 
 
-def _shift(form: LinearForm, constants: Constants, fixed: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+def _shift(form: LinearForm, facts: Facts, fixed: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """What constant input channels add to the output, (..., out_features); NaN where a weight is unknown."""
     held = torch.where(fixed, numbers, torch.zeros((), dtype=numbers.dtype)).double()
     columns = (held != 0).reshape(-1, held.shape[-1]).any(0)
     if not bool(columns.any()):
         return torch.zeros((), dtype=torch.float64)
-    weight = constants.weight(form.weight_name)
+    weight = facts.weight(form.weight_name)
     if weight is None:
         return torch.full((), torch.nan, dtype=torch.float64)
     return held[..., columns] @ form.rows(weight)[:, columns].double().t()
 
 
-def _bias(form: LinearForm, constants: Constants, dtype: torch.dtype, size: int) -> torch.Tensor:
+def _bias(form: LinearForm, facts: Facts, dtype: torch.dtype, size: int) -> torch.Tensor:
     if form.bias_name is None:
         return torch.zeros(size, dtype=dtype)
-    bias = constants.weight(form.bias_name)
+    bias = facts.weight(form.bias_name)
     return torch.full((size,), torch.nan, dtype=dtype) if bias is None else form.seen(bias).to(dtype)
 
 
-def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
     form = _form(node)
-    nonzero = nonzero_rows(form, constants)
-    folds = constants.foldable(form)
+    nonzero = nonzero_rows(form, facts)
+    folds = facts.folds(form)
     # A constant that cannot fold (the weight serves several uses, or an embedding too) has to stay right everywhere.
-    own, numbers = constants.folded_constants(form)
+    own, numbers = facts.folded_constants(form)
     adds_nothing = folds | (own & (numbers == 0))
     needed = own & ~adds_nothing
     if bool(needed.any()):
         needed = needed & some(nonzero, 0)
     reads = reaches(live_out, nonzero) & ~adds_nothing | needed
-    return {form.input: reads.expand(fact_shape(form.input))}
+    # The weight's rows live with the result, its columns with the input, and the bias with the result: see `ties`.
+    apart = {operand: nothing(operand) for operand in (form.weight_operand, form.bias_operand) if operand is not None}
+    return apart | {form.input: reads.expand(fact_shape(form.input))}
 
 
-def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+def ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
     form = _form(node)
     last = len(shape_of(node)) - 1
     for dim in range(last):
@@ -114,4 +111,4 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
         ties.same(ties.axis(node, last), ties.axis(form.bias_operand, 0))
 
 
-RULE = Rule("linear", constant, live, ties)
+RULE = Rule("linear", constant, live, ties, kind=Kind.LINEAR)

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from passes.ir.sizes import is_parameter, shape_of, tensor_of
+from passes.ops.arguments import arguments
 
 aten = torch.ops.aten
 
@@ -66,27 +67,43 @@ class LinearForm:
         return features if self.window is None else features[self.window.start : self.window.stop]
 
 
-def linear_form(node: fx.Node) -> LinearForm | None:
-    """The `LinearForm` of a node, or None if it is no product with a 2-D parameter."""
+class Affine(NamedTuple):
+    """x · W + b as an operator writes it. ``out_dim`` is the dim of W that holds the output features."""
+
+    x: fx.Node
+    weight: fx.Node
+    bias: Any
+    out_dim: int
+
+
+def affine(node: fx.Node) -> Affine | None:
+    """The operands of linear, addmm, mm and matmul, whatever they are; None for anything else."""
     if node.op != "call_function":
         return None
-    bias: Any = None
     if node.target is aten.linear.default:
-        x, weight = node.args[0], node.args[1]
-        bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
-        out_dim = 0
+        given = arguments(node)
+        found = Affine(given["input"], given["weight"], given["bias"], 0)
     elif node.target is aten.addmm.default:
-        bias, x, weight = node.args[0], node.args[1], node.args[2]
-        out_dim = 1
-        if node.kwargs.get("beta", 1) != 1 or node.kwargs.get("alpha", 1) != 1:
+        given = arguments(node)
+        found = Affine(given["mat1"], given["mat2"], given["self"], 1)
+        if given["beta"] != 1 or given["alpha"] != 1:
             return None
     elif node.target in (aten.mm.default, aten.matmul.default):
-        x, weight = node.args[0], node.args[1]
-        out_dim = 1
+        x, weight = node.args[:2]
+        assert isinstance(x, fx.Node)
+        assert isinstance(weight, fx.Node)
+        found = Affine(x, weight, None, 1)
     else:
         return None
-    if not isinstance(x, fx.Node) or not isinstance(weight, fx.Node) or is_parameter(x):
+    return found
+
+
+def linear_form(node: fx.Node) -> LinearForm | None:
+    """The `LinearForm` of a node, or None if it is no product with a 2-D parameter."""
+    operands = affine(node)
+    if operands is None or is_parameter(operands.x):
         return None
+    x, weight, bias, out_dim = operands
     source, window = _through_window(weight, out_dim)
     if source is None or _rank(source) != 2:
         return None
@@ -109,12 +126,14 @@ def _through_window(node: fx.Node, dim: int) -> tuple[fx.Node | None, Window | N
     """(the parameter, None), (the parameter, window) for an unstrided slice along ``dim``, or (None, None)."""
     if is_parameter(node):
         return node, None
-    source = node.args[0] if node.target is aten.slice.Tensor else None
-    if not isinstance(source, fx.Node) or not is_parameter(source) or node.kwargs or len(node.args) > 4:
+    if node.op != "call_function" or node.target is not aten.slice.Tensor:
         return None, None
-    given: list[Any] = [*node.args[1:], *(0, None, None)[len(node.args) - 1 :]]
+    given = arguments(node)
+    source = given["self"]
+    if not is_parameter(source) or given["step"] != 1 or given["dim"] % len(shape_of(source)) != dim:
+        return None, None
+    if any(isinstance(given[bound], fx.Node) for bound in ("start", "end")):
+        return None, None
     size = shape_of(source)[dim]
-    if given[0] % len(shape_of(source)) != dim or any(isinstance(bound, fx.Node) for bound in given[1:]):
-        return None, None
-    start, stop, _ = slice(given[1], given[2]).indices(size)
+    start, stop, _ = slice(given["start"], given["end"]).indices(size)
     return source, None if (start, stop) == (0, size) else Window(start, stop)

@@ -8,37 +8,35 @@ live      (a_ik, b_kj) are read where the product is, unless the other is consta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import fx
 
-from passes.ir.sizes import is_static, shape_of, tensor_inputs, tensor_of
+from passes.ir.sizes import is_static, shape_of, tensor_of
 from passes.ops.facts import Fact, collapse_fact, fact_shape, make_fact, nothing_constant, reduce_to
-from passes.ops.rule import Live, Rule
-from passes.ops.softmax import shift_invariant
+from passes.ops.rule import Facts, Kind, Live, Rule
+from passes.ops.ties import Ties
 
-if TYPE_CHECKING:
-    from passes.analysis.constants import Constants
-    from passes.ops.ties import Ties
+aten = torch.ops.aten
 
 
 def operands(node: fx.Node) -> tuple[fx.Node, fx.Node]:
-    a, b = node.args[0], node.args[1]
-    assert isinstance(a, fx.Node)
-    assert isinstance(b, fx.Node)
+    """The two factors: the last two tensors among the arguments (baddbmm has a summand in front)."""
+    a, b = [n for n in node.args if isinstance(n, fx.Node)][-2:]
     return a, b
 
 
-def is_product(node: fx.Node) -> bool:
-    """A product of two tensors of rank 2 or more (vectors are left to the conservative default)."""
-    return len(tensor_inputs(node)) <= 2 and all(len(shape_of(n)) >= 2 for n in tensor_inputs(node))
+def _is_product(node: fx.Node) -> bool:
+    """Of two tensors of rank 2 or more that agree on what is summed over being data or channels."""
+    (a, b), values = operands(node), [n for n in node.args if isinstance(n, fx.Node)]
+    if len(values) != 2 or any(len(shape_of(n)) < 2 for n in values):
+        return False
+    return is_static(shape_of(a)[-1]) == is_static(shape_of(b)[-2])
 
 
-def constant(node: fx.Node, constants: Constants) -> Fact:
+def constant(node: fx.Node, facts: Facts) -> Fact:
     (a, b), fake = operands(node), tensor_of(node)
     assert fake is not None
-    fa, fb = constants.fact(a), constants.fact(b)
+    fa, fb = facts.fact(a), facts.fact(b)
     if not bool(fb.const.any()) and not bool(fa.zero.any()):
         return nothing_constant(fact_shape(node), fake.dtype)
     terms_unknown = (~fa.const).float() @ (~fb.zero).float() + (fa.const & ~fa.zero).float() @ (~fb.const).float()
@@ -47,7 +45,7 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
     if not is_static(shape_of(a)[-1]):
         const = const & (value == 0)  # a sum over data repeats its term an unknown number of times
     const, value = const.expand(fact_shape(node)), value.to(fake.dtype).expand(fact_shape(node))
-    if a in constants.row_stochastic:
+    if facts.row_stochastic(a):
         kept = collapse_fact(fb, [fb.const.dim() - 2])
         same = kept.const.expand(fact_shape(node))
         value = torch.where(same, kept.value.to(fake.dtype).expand(fact_shape(node)), value)
@@ -55,11 +53,11 @@ def constant(node: fx.Node, constants: Constants) -> Fact:
     return make_fact(const, value)
 
 
-def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
+def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
     a, b = operands(node)
-    fa, fb = constants.fact(a), constants.fact(b)
+    fa, fb = facts.fact(a), facts.fact(b)
     ignored = torch.zeros((), dtype=torch.bool).expand(fb.const.shape)
-    if shift_invariant(node):
+    if facts.shift_invariant(node):
         ignored = collapse_fact(fb, [fb.const.dim() - 1]).const.expand(fb.const.shape)
     useful_b = ~fb.zero & ~ignored
     reads_a = (live_out.float() @ useful_b.float().mT > 0) & ~fa.zero
@@ -69,7 +67,7 @@ def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
     return result
 
 
-def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
+def ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
     a, b = operands(node)
     rank, ra, rb = len(shape_of(node)), len(shape_of(a)), len(shape_of(b))
     ties.same(ties.axis(node, rank - 2), ties.axis(a, ra - 2))
@@ -81,4 +79,6 @@ def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
                 ties.same(ties.axis(node, dim), ties.axis(operand, dim - (rank - own)))
 
 
-RULE = Rule("matmul", constant, live, ties)
+RULE = Rule("matmul", constant, live, ties, kind=Kind.MATMUL, applies=_is_product)
+
+RULES = dict.fromkeys((aten.matmul.default, aten.bmm.default, aten.mm.default, aten.baddbmm.default), RULE)

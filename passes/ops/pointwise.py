@@ -1,129 +1,190 @@
-"""Pointwise operators: each output entry is a function of the operands' entries at the same (broadcast) index."""
+"""Pointwise operators: each output entry is a function of the operands' entries at the same (broadcast) index.
+
+constant  f(c, d, ...) where all operands are constant; a product is 0 where either factor is
+live      an operand entry where the result is, unless the other factor is constant 0
+ties      every dim with the operands', aligned at the right
+
+Any operator that torch tags pointwise has the general rule; the table names those that are more (casts, sums, products)
+and those that torch leaves untagged.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
 
 from passes.ir.sizes import tensor_inputs, tensor_of
-from passes.ops.facts import Fact, fact_shape, make_fact, nothing_constant, reduce_to
-from passes.ops.rule import Live, Rule
-
-if TYPE_CHECKING:
-    from passes.analysis.constants import Constants
-    from passes.ops.ties import Ties
+from passes.ops.arguments import arguments, first_argument
+from passes.ops.facts import Fact, fact_shape, make_fact, nothing, nothing_constant, reduce_to
+from passes.ops.rule import Facts, Kind, Live, Rule
+from passes.ops.ties import Ties
 
 aten = torch.ops.aten
-LIKE = frozenset({aten.type_as.default, aten.to.other})  # the second operand gives a dtype, no numbers
-OVERWRITES = frozenset({aten.copy.default, aten.fill.Tensor})  # the result has the second operand's numbers
-PRODUCTS = frozenset({aten.mul.Tensor, aten.logical_and.default, aten.__and__.Tensor, aten.bitwise_and.Tensor})
+
+Operands = Callable[[fx.Node], list[fx.Node]]
 
 
-def operands_of(node: fx.Node) -> list[fx.Node]:
-    """The operands whose numbers matter."""
-    if node.target in LIKE:
-        return tensor_inputs(node)[:1]
-    return tensor_inputs(node)[-1:] if node.target in OVERWRITES else tensor_inputs(node)
+def pointwise_rule(name: str, kind: Kind = Kind.POINTWISE, absorbing: bool = False) -> Rule:
+    """``absorbing``: the result is 0 where any operand is, whatever the others (finite: see exactness trap 11)."""
 
+    def zeros(node: fx.Node, facts: Facts) -> torch.Tensor:
+        zero = torch.zeros((), dtype=torch.bool)
+        for operand in tensor_inputs(node) if absorbing else ():
+            zero = zero | facts.fact(operand).zero
+        return zero
 
-def constant(node: fx.Node, constants: Constants) -> Fact:
-    """f(c, d, ...) where all operands are constant; a product is 0 where either factor is."""
-    shape, fake = fact_shape(node), tensor_of(node)
-    assert fake is not None
-    operands = operands_of(node)
-    facts = {o: constants.fact(o) for o in operands}
-    if node.target in LIKE or node.target in OVERWRITES:
-        fact = facts[operands[0]]
-        return make_fact(fact.const.expand(shape), fact.value.to(fake.dtype).expand(shape))
-    if not operands or any(isinstance(a, fx.Node) and a not in facts for a in (*node.args, *node.kwargs.values())):
-        return nothing_constant(shape, fake.dtype)  # a size from the inputs takes part
-    if not any(bool(f.const.any()) for f in facts.values()):
-        return nothing_constant(shape, fake.dtype)
-    const = torch.ones((), dtype=torch.bool)
-    for fact in facts.values():
-        const = const & fact.const
-    zero = _absorbing_zero(node, facts)
-    if zero is None and not bool(const.any()):
-        return nothing_constant(shape, fake.dtype)
-
-    def number(argument: Any) -> Any:
-        return facts[argument].value if isinstance(argument, fx.Node) else argument
-
-    assert callable(node.target)
-    value = node.target(*fx.map_arg(node.args, number), **fx.map_arg(node.kwargs, number)).expand(shape)
-    if value.is_meta:
-        return nothing_constant(shape, fake.dtype)  # a model without numbers moves a constant to its device
-    const = const.expand(shape)
-    if zero is not None:
+    def constant(node: fx.Node, facts: Facts) -> Fact:
+        shape, fake = fact_shape(node), tensor_of(node)
+        assert fake is not None
+        known = {o: facts.fact(o) for o in tensor_inputs(node)}
+        if not known or set(known) != set(node.all_input_nodes):
+            return nothing_constant(shape, fake.dtype)  # a size or number from the inputs takes part
+        const = torch.ones((), dtype=torch.bool)
+        for fact in known.values():
+            const = const & fact.const
+        zero = zeros(node, facts)
+        if not bool(const.any()) and not bool(zero.any()):
+            return nothing_constant(shape, fake.dtype)
+        assert callable(node.target)
+        number = {o: f.value for o, f in known.items()}
+        value = node.target(
+            *fx.map_arg(node.args, number.__getitem__), **fx.map_arg(node.kwargs, number.__getitem__)
+        ).expand(shape)
+        if value.is_meta:
+            return nothing_constant(shape, fake.dtype)  # a model without numbers moves a constant to its device
         value = torch.where(zero, torch.zeros((), dtype=value.dtype), value)
-        const = const | zero
-    return make_fact(const, value)
+        return make_fact((const | zero).expand(shape), value)
+
+    def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
+        operands = tensor_inputs(node)
+        result = {}
+        for operand in operands:
+            reads = live_out
+            if absorbing and len(operands) == 2:
+                other = operands[0] if operand is operands[1] else operands[1]
+                reads = reads & ~facts.fact(other).zero
+            result[operand] = reduce_to(reads, fact_shape(operand))
+        return result
+
+    def ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
+        ties.broadcast(node, tensor_inputs(node))
+
+    return Rule(name, constant, live, ties, kind=kind, tabular=True)
 
 
-def _absorbing_zero(node: fx.Node, facts: dict[fx.Node, Fact]) -> torch.Tensor | None:
-    """Entries that are 0 because one factor is, whatever the other (assumed finite, see exactness trap 11)."""
-    if node.target not in PRODUCTS:
-        return None
-    zero = torch.zeros((), dtype=torch.bool)
-    for fact in facts.values():
-        zero = zero | fact.zero
-    return zero
+def copying_rule(name: str, kind: Kind, numbers: Operands, shapes: Operands) -> Rule:
+    """The result has the numbers of one operand, cast or broadcast; others give a dtype or a shape alone."""
+
+    def constant(node: fx.Node, facts: Facts) -> Fact:
+        fake, shape = tensor_of(node), fact_shape(node)
+        assert fake is not None
+        fact = facts.fact(numbers(node)[0])
+        return make_fact(fact.const.expand(shape), fact.value.to(fake.dtype).expand(shape))
+
+    def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
+        unread = {other: nothing(other) for other in tensor_inputs(node)}
+        return unread | {o: reduce_to(live_out, fact_shape(o)) for o in numbers(node)}
+
+    def ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
+        ties.broadcast(node, shapes(node))
+        for other in tensor_inputs(node):
+            ties.free(other)
+
+    return Rule(name, constant, live, ties, kind=kind, tabular=True)
 
 
-def live(node: fx.Node, live_out: torch.Tensor, constants: Constants) -> Live:
-    """An operand entry is read where the result is, unless the other factor is constant 0."""
-    operands = operands_of(node)
-    result = {}
-    for operand in operands:
-        reads = live_out
-        if node.target in PRODUCTS and len(operands) == 2:
-            other = operands[0] if operand is operands[1] else operands[1]
-            reads = reads & ~constants.fact(other).zero
-        result[operand] = reduce_to(reads, constants.fact(operand).const.shape)
-    return result
+def _first(node: fx.Node) -> list[fx.Node]:
+    return [first_argument(node)]
 
 
-def ties(node: fx.Node, ties: Ties, constants: Constants) -> None:
-    ties.broadcast(node, tensor_inputs(node) if node.target in OVERWRITES else operands_of(node))
+def _last(node: fx.Node) -> list[fx.Node]:
+    return tensor_inputs(node)[-1:]
+
+
+POINTWISE = pointwise_rule("pointwise")
+SUM = pointwise_rule("sum", Kind.SUM)
+PRODUCT = pointwise_rule("product", Kind.PRODUCT, absorbing=True)
+SCALE = pointwise_rule("scale", Kind.PRODUCT)
+CAST = copying_rule("cast", Kind.VIEW, _first, _first)
+OVERWRITE = copying_rule("overwrite", Kind.POINTWISE, _last, tensor_inputs)
 
 
 def is_pointwise(node: fx.Node) -> bool:
-    """Tagged pointwise by torch, or one of the casts and logical operators that torch leaves untagged."""
+    """Tagged pointwise by torch, and the same every time."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in target.tags:
         return False
-    if torch.Tag.nondeterministic_seeded in target.tags:
-        return target is aten.dropout.default and not node.args[2]
-    return torch.Tag.pointwise in target.tags or target in UNTAGGED
+    return torch.Tag.pointwise in target.tags
 
 
-UNTAGGED = frozenset(
-    {
-        aten.to.dtype,
-        aten.to.device,
-        aten.to.dtype_layout,
-        aten.to.other,
-        aten._to_copy.default,
-        aten.type_as.default,
-        aten.contiguous.default,
-        aten.alias.default,
-        aten.detach.default,
-        aten.__and__.Tensor,
-        aten.__or__.Tensor,
-        aten.__and__.Scalar,
-        aten.__or__.Scalar,
-        aten.log_sigmoid.default,
-        aten.hardswish.default,
-        aten.logical_not.default,
-        aten.masked_fill.Tensor,
-        aten.where.ScalarOther,
-        aten.where.ScalarSelf,
-        aten.where.Scalar,
-        aten.copy.default,
-        aten.fill.Tensor,
-    }
-)
+def keeps_rows(node: fx.Node) -> bool:
+    """A cast to a floating dtype: what sums to 1 before it does so behind it."""
+    fake = tensor_of(node)
+    return fake is not None and fake.dtype.is_floating_point
 
-RULE = Rule("pointwise", constant, live, ties, tabular=True)
+
+def hidden_fill(node: fx.Node, value: fx.Node) -> float | None:
+    """The number that replaces entries of ``value`` in masked_fill(value, mask, c) or where(mask, value, c)."""
+    given = arguments(node)
+    fill: Any = None
+    if node.target in (aten.masked_fill.Scalar, aten.masked_fill.Tensor):
+        fill = given["value"] if first_argument(node) is value and given["mask"] is not value else None
+    elif node.target in (aten.where.self, aten.where.ScalarOther):
+        fill = given["other"] if given["self"] is value and given["condition"] is not value else None
+    if isinstance(fill, fx.Node):
+        fill = _scalar_of(fill)
+    return float(fill) if isinstance(fill, int | float) else None
+
+
+def _scalar_of(node: fx.Node) -> float | None:
+    """The number of a 0-dim constant: full([], c), scalar_tensor(c)."""
+    number: Any = None
+    if node.target is aten.full.default and list(arguments(node)["size"]) == []:
+        number = arguments(node)["fill_value"]
+    elif node.target is aten.scalar_tensor.default:
+        number = arguments(node)["s"]
+    return float(number) if isinstance(number, int | float) else None
+
+
+RULES = {
+    **dict.fromkeys(
+        (
+            aten.to.dtype,
+            aten.to.device,
+            aten.to.dtype_layout,
+            aten.to.other,
+            aten._to_copy.default,
+            aten.type_as.default,
+            aten.contiguous.default,
+            aten.clone.default,
+            aten.alias.default,
+            aten.detach.default,
+        ),
+        CAST,
+    ),
+    **dict.fromkeys((aten.copy.default, aten.fill.Tensor), OVERWRITE),
+    **dict.fromkeys(
+        (aten.add.Tensor, aten.sub.Tensor, aten.rsub.Tensor, aten.rsub.Scalar, aten.add.Scalar, aten.sub.Scalar), SUM
+    ),
+    **dict.fromkeys((aten.mul.Tensor, aten.logical_and.default, aten.__and__.Tensor, aten.bitwise_and.Tensor), PRODUCT),
+    **dict.fromkeys((aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.neg.default), SCALE),
+    **dict.fromkeys(
+        (
+            aten.__or__.Tensor,
+            aten.__and__.Scalar,
+            aten.__or__.Scalar,
+            aten.log_sigmoid.default,
+            aten.hardswish.default,
+            aten.logical_not.default,
+            aten.masked_fill.Tensor,
+            aten.masked_fill.Scalar,
+            aten.where.ScalarOther,
+            aten.where.ScalarSelf,
+            aten.where.Scalar,
+        ),
+        POINTWISE,
+    ),
+}

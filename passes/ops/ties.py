@@ -21,6 +21,8 @@ from torch import fx
 from passes.ir.sizes import is_parameter, is_static, reshape_groups, shape_of
 from passes.ops.facts import Axis, axis
 
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -74,7 +76,21 @@ class Ties:
     covers: list[Cover] = field(default_factory=list)
     repeats: list[Repeat] = field(default_factory=list)
     pins: dict[Axis, str] = field(default_factory=dict)
+    _mentioned: set[Axis] = field(default_factory=set)
     _virtual: int = 0
+
+    def mentioned(self) -> set[Axis]:
+        """The axes that relations were given for since the last call."""
+        found, self._mentioned = self._mentioned, set()
+        return found
+
+    def free(self, node: fx.Node) -> None:
+        """No relation binds the axes of this value here: an operator takes its dtype only, or follows any size."""
+        for dim in range(len(shape_of(node))):
+            self._mention(self.axis(node, dim))
+
+    def _mention(self, *axes: Axis | None) -> None:
+        self._mentioned.update(a for a in axes if a is not None)
 
     def axis(self, node: fx.Node, dim: int) -> Axis | None:
         """The axis of a channel dim, made known to the graph; None for data dims and sizes of 1."""
@@ -94,6 +110,7 @@ class Ties:
     def same(self, a: Axis | None, b: Axis | None) -> None:
         if a is None or b is None:
             return
+        self._mention(a, b)
         if self.sizes[a] != self.sizes[b]:
             raise AssertionError(f"axes of different size tied: {a} {self.sizes[a]}, {b} {self.sizes[b]}")
         self.graph.add_edge(a, b)
@@ -103,9 +120,11 @@ class Ties:
         for dim in range(len(shape_of(node))) if dims is None else dims:
             found = self.axis(node, dim)
             if found is not None:
+                self._mention(found)
                 self.pins.setdefault(found, reason)
 
     def grid(self, flat: Axis, parts: Sequence[Axis]) -> None:
+        self._mention(flat, *parts)
         if len(parts) == 1:
             self.same(flat, parts[0])
         else:
@@ -113,7 +132,16 @@ class Ties:
 
     def part(self, whole: Axis | None, part: Axis | None, index: torch.Tensor) -> None:
         if whole is not None:
+            self._mention(whole, part)
             self.parts.append(Part(whole, part, index))
+
+    def repeat(self, repeat: Repeat) -> None:
+        self._mention(repeat.whole, repeat.part, repeat.copies)
+        self.repeats.append(repeat)
+
+    def _cover(self, cover: Cover) -> None:
+        self._mention(cover.table, cover.user)
+        self.covers.append(cover)
 
     def broadcast(self, node: fx.Node, operands: Sequence[fx.Node]) -> None:
         """Tie a pointwise node's axes to its operands', aligned at the right; a table that others read only covers."""
@@ -126,7 +154,7 @@ class Ties:
                 if mine is None or theirs is None:
                     continue
                 if operand in self.tables and not all_tables and not _read_once(operand):
-                    self.covers.append(Cover(theirs, mine, node, operand, dim))
+                    self._cover(Cover(theirs, mine, node, operand, dim))
                 else:
                     self.same(mine, theirs)
 
@@ -137,7 +165,7 @@ class Ties:
             if theirs is None or mine is None:
                 continue
             if operand in self.tables:
-                self.covers.append(Cover(theirs, mine, node, operand, dim % len(shape_of(operand))))
+                self._cover(Cover(theirs, mine, node, operand, dim % len(shape_of(operand))))
             else:
                 self.same(theirs, mine)
 
@@ -156,7 +184,8 @@ class Ties:
             outs = [a for d in group.outputs if (a := self.axis(node, d)) is not None]
             repeat = repeat_of_expanded(node, source, ins, outs)
             if repeat is not None:
-                self.repeats.append(repeat)
+                self._mention(*ins)  # the heads of the expanded value, which are those of its source
+                self.repeat(repeat)
             elif len(outs) == 1:
                 self.grid(outs[0], ins)
             elif len(ins) == 1:
@@ -170,17 +199,17 @@ class Ties:
 def _read_once(operand: fx.Node) -> bool:
     """A parameter, or a slice of one, that is read here only: a bias, which can shrink with what it is added to."""
     while not is_parameter(operand):
-        if operand.target is not torch.ops.aten.slice.Tensor or len(operand.users) != 1:
+        if operand.target is not aten.slice.Tensor or len(operand.users) != 1:
             return False
         source = operand.args[0]
         assert isinstance(source, fx.Node)
         operand = source
-    return len(operand.users) == 1 or all(user.target is torch.ops.aten.slice.Tensor for user in operand.users)
+    return len(operand.users) == 1 or all(user.target is aten.slice.Tensor for user in operand.users)
 
 
 def repeat_of_expanded(node: fx.Node, source: fx.Node, ins: Sequence[Axis], outs: Sequence[Axis]) -> Repeat | None:
     """reshape(expand(x (.., K, 1, ..), (.., K, G, ..)), (.., K * G, ..)) repeats the K heads of x, G times each."""
-    if source.target is not torch.ops.aten.expand.default or len(ins) != 2 or len(outs) != 1 or len(source.users) != 1:
+    if source.target is not aten.expand.default or len(ins) != 2 or len(outs) != 1 or len(source.users) != 1:
         return None
     heads, copies = ins
     origin = source.args[0]

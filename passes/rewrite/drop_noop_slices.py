@@ -17,7 +17,7 @@ from torch import fx
 from passes.ir.graph import copy_graph
 from passes.ir.manager import Pass, PassResult
 from passes.ir.sizes import is_static, shape_of, tensor_inputs
-from passes.ops.structural import slice_arguments
+from passes.ops.pieces import slice_arguments
 
 aten = torch.ops.aten
 

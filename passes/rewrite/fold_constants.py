@@ -13,10 +13,10 @@ import torch
 from torch import fx
 
 from passes.analysis.constants import Constants
+from passes.analysis.plans import find_fold
 from passes.ir.graph import collect_replaced, copy_graph, set_attribute
 from passes.ir.manager import Pass, PassResult
-from passes.ir.sizes import is_parameter, tensor_of
-from passes.ops.linear import some
+from passes.ir.sizes import tensor_of
 from passes.ops.linear_form import LinearForm
 from passes.plan.data import Fold
 
@@ -35,29 +35,6 @@ class FoldConstants(Pass):
         folds = [f for uses in constants.uses.values() if (f := _fold_uses(result, constants, uses)) is not None]
         result.recompile()
         return PassResult(result, bool(folds), {"folds": folds})
-
-
-def find_fold(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
-    """Which input channels of one weight fold, and into which bias; None if none do. Changes nothing."""
-    form = uses[0]
-    if form.bias is None and any(use.window is not None for use in uses):
-        return None  # a new bias would have to be cut into windows like the weight
-    columns = constants.foldable(form)
-    pattern = constants.pattern(form.weight_name) if bool(columns.any()) else None
-    if pattern is not None:  # a weight that cannot be read counts as dense
-        columns = columns & some(form.all_rows(pattern), 0)
-    if not bool(columns.any()):
-        return None
-    _, numbers = constants.folded_constants(form)
-    index = columns.nonzero().flatten()
-    return Fold(
-        weight=form.weight_name,
-        bias=_bias_name(graph_module, uses),
-        new_bias=form.bias is None,
-        in_dim=form.in_dim,
-        columns=tuple(index.tolist()),
-        constants=tuple(numbers[index].double().tolist()),
-    )
 
 
 def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:
@@ -79,17 +56,6 @@ def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[Li
         bias = shift.to(rows.dtype) if old is None else (old.double() + shift).to(old.dtype)
         _write_bias(graph_module, uses, fold.bias, bias)
     return fold
-
-
-def _bias_name(graph_module: fx.GraphModule, uses: list[LinearForm]) -> str:
-    """The bias all uses share; a name of our own where there is none, or where others read it too."""
-    name = uses[0].bias_name
-    stem = uses[0].weight_name
-    if name is None:
-        return stem.removesuffix("weight") + "bias" if stem.endswith("weight") else stem + "_folded_bias"
-    ours = {use.node for use in uses} | {use.bias_operand for use in uses}
-    readers = {u for n in graph_module.graph.nodes if is_parameter(n) and str(n.target) == name for u in n.users}
-    return name if readers <= ours else stem + "_folded_bias"
 
 
 def _write_bias(graph_module: fx.GraphModule, uses: list[LinearForm], name: str, bias: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from passes.analysis.coupling.solver import Coupling
+from passes.ops.arguments import set_argument
 from passes.ops.ties import Repeat
 
 aten = torch.ops.aten
@@ -35,7 +36,7 @@ def _shrink_groups(repeat: Repeat, coupling: Coupling, group: int) -> None:
     if repeat.copies is not None:
         coupling.keeps[coupling.class_of[repeat.copies]][:] = torch.arange(repeat.group) < group
     elif repeat.node.target is aten.repeat_interleave.self_int:
-        repeat.node.args = (repeat.operand, group, *repeat.node.args[2:])
+        set_argument(repeat.node, "repeats", group)
 
 
 def _select_owners(graph_module: fx.GraphModule, repeat: Repeat, index: torch.Tensor, name: str) -> None:

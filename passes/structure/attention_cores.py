@@ -11,25 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
 
-from passes.ops.kinds import is_pointwise, is_view, shape, tensor_inputs
+from passes.ir.sizes import carrying_inputs, tensor_of
+from passes.ops import attention, matmul, reductions
+from passes.ops.arguments import argument
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
 
 aten = torch.ops.aten
 
-FUSED = frozenset(
-    {
-        aten.scaled_dot_product_attention.default,
-        aten._scaled_dot_product_flash_attention_for_cpu.default,
-        aten._scaled_dot_product_flash_attention.default,
-        aten._scaled_dot_product_efficient_attention.default,
-        aten._scaled_dot_product_attention_math.default,
-    }
-)
-SOFTMAXES = frozenset({aten.softmax.int, aten._softmax.default, aten._safe_softmax.default})
+_ON_THE_WAY = frozenset({Kind.VIEW, Kind.POINTWISE, Kind.PRODUCT, Kind.SUM})
 
 
 @dataclass(frozen=True)
@@ -52,14 +46,12 @@ def find_attention_cores(graph: fx.Graph) -> list[AttentionCore]:
     """Every attention core, in graph order."""
     cores = []
     for node in graph.nodes:
-        if node.op != "call_function":
-            continue
-        if node.target in FUSED:
-            args: tuple[Any, ...] = node.args
-            q, k, v = args[:3]
-            dims = shape(q)[-1:], shape(node)[-1:], shape(q)[-3:-2]
+        kind = kind_of(node)
+        if kind is Kind.ATTENTION:
+            q, k, v, _ = attention.operands(node)
+            dims = _shape(q)[-1:], _shape(node)[-1:], _shape(q)[-3:-2]
             cores.append(AttentionCore((q,), (k,), (v,), node, *(_static(d) for d in dims)))
-        elif node.target in SOFTMAXES and (core := _written_out(node)) is not None:
+        elif kind is Kind.SOFTMAX and (core := _written_out(node)) is not None:
             cores.append(core)
     return cores
 
@@ -74,27 +66,21 @@ class _Product:
 
 
 def _product(node: fx.Node) -> _Product | None:
-    args: tuple[Any, ...] = node.args
-    if node.target in (aten.matmul.default, aten.bmm.default):
-        left, right = args[:2]
-    elif node.target is aten.baddbmm.default:
-        left, right = args[1:3]
-    elif node.target is aten.einsum.default and len(args[1]) == 2:
-        left, right = args[1]
-        inputs, output = args[0].replace(" ", "").replace("...", "").split("->")
-        return _Product(left, right, (*inputs.split(","), output))
-    else:
+    if node.target is aten.einsum.default and len(argument(node, "tensors")) == 2:
+        left, right = argument(node, "tensors")
+        inputs, _, output = argument(node, "equation").replace(" ", "").replace("...", "").partition("->")
+        return _Product(left, right, (*inputs.split(","), output)) if output else None
+    if kind_of(node) is not Kind.MATMUL:
         return None
-    return _Product(left, right, ("ik", "kj", "ij"))
+    return _Product(*matmul.operands(node), ("ik", "kj", "ij"))
 
 
 def _written_out(softmax: fx.Node) -> AttentionCore | None:
-    scores = list(_search(softmax, tensor_inputs))
+    scores = list(_search(softmax, carrying_inputs))
     mixes = list(_search(softmax, lambda n: n.users))
     if not scores or not mixes:
         return None
-    dim: Any = softmax.args[1]
-    from_right = dim - len(shape(softmax)) if dim >= 0 else dim
+    from_right = reductions.one_dim(softmax)[0] - len(_shape(softmax))
     queries, keys, values = [], [], []
     head_dim = value_dim = None
     for node, _ in scores:
@@ -117,7 +103,7 @@ def _written_out(softmax: fx.Node) -> AttentionCore | None:
         )
         values.append(value)
         value_dim = value_dim or _size(value, own, set(own) & set(product.letters[2]) - set(other))
-    heads = _static(shape(softmax)[-3:-2]) if from_right == -1 else None
+    heads = _static(_shape(softmax)[-3:-2]) if from_right == -1 else None
     return AttentionCore(tuple(queries), tuple(keys), tuple(values), mixes[0][0], head_dim, value_dim, heads)
 
 
@@ -131,7 +117,7 @@ def _search(start: fx.Node, neighbours: Callable[[fx.Node], Iterable[fx.Node]]) 
                 continue
             if _product(node) is not None:
                 yield node, origin
-            elif node not in seen and (is_view(node) or is_pointwise(node)):
+            elif node not in seen and kind_of(node) in _ON_THE_WAY:
                 seen.add(node)
                 stack.append(node)
 
@@ -139,7 +125,12 @@ def _search(start: fx.Node, neighbours: Callable[[fx.Node], Iterable[fx.Node]]) 
 def _size(node: fx.Node, letters: str, wanted: set[str]) -> int | None:
     """The static size of the one dim of ``node`` whose letter is wanted; letters count from the right."""
     positions = [i - len(letters) for i, letter in enumerate(letters) if letter in wanted]
-    return _static(shape(node)[positions[0] :][:1]) if len(positions) == 1 else None
+    return _static(_shape(node)[positions[0] :][:1]) if len(positions) == 1 else None
+
+
+def _shape(node: fx.Node) -> tuple[int | torch.SymInt, ...]:
+    value = tensor_of(node)
+    return () if value is None else tuple(value.shape)
 
 
 def _static(sizes: tuple[int | torch.SymInt, ...]) -> int | None:

@@ -12,17 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from passes.ops.kinds import (
-    SUMS,
-    ancestors,
-    holds_tensor,
-    is_norm,
-    is_pointwise,
-    is_reduction,
-    is_view,
-    shape,
-    tensor_inputs,
-)
+from passes.ir.graph import ancestors
+from passes.ir.sizes import carrying_inputs, holds_tensor, tensor_of
+from passes.ops import pieces
+from passes.ops.pieces import slice_arguments
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
 from passes.structure.attention_cores import AttentionCore
 from passes.structure.reach import Reach
 from passes.structure.weight_uses import WeightUse
@@ -30,6 +25,8 @@ from passes.structure.weight_uses import WeightUse
 aten = torch.ops.aten
 
 _OPERANDS = ("query", "key", "value")
+_CARRIES = frozenset({Kind.VIEW, Kind.POINTWISE, Kind.PRODUCT, Kind.GATE, Kind.NORM, Kind.REDUCTION})
+_HALVES_ON_THE_WAY = frozenset({Kind.VIEW, Kind.POINTWISE, Kind.PRODUCT, Kind.GATE, Kind.SUM})
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,10 @@ def _readers(start: fx.Node, sources: Mapping[fx.Node, Reach], uses: Mapping[fx.
 def _carries(node: fx.Node, origin: fx.Node, sources: Mapping[fx.Node, Reach]) -> bool:
     if node.op != "call_function" or not holds_tensor(node):
         return False
-    if node.target in SUMS:
-        return all(n is origin or sources[n].constant for n in tensor_inputs(node))
-    return is_view(node) or is_pointwise(node) or is_norm(node) or is_reduction(node)
+    kind = kind_of(node)
+    if kind is Kind.SUM:
+        return all(n is origin or sources[n].constant for n in carrying_inputs(node))
+    return kind in _CARRIES
 
 
 def feed_forward_block(
@@ -131,10 +129,10 @@ def feed_forward_block(
     plain = [linear for linear, f in feeding.items() if not f]
     if len(activated) != 1 or len(plain) > 1 or taken & set(feeding):
         return None
-    width, first = shape(uses[down].input)[-1], shape(activated[0])[-1]
+    width, first = _width(uses[down].input), _width(activated[0])
     tiles = 1
     if plain:
-        if first != width or shape(plain[0])[-1] != width:
+        if first != width or _width(plain[0]) != width:
             return None
         parts = {"gate": activated, "up": plain}
     elif first == width:
@@ -150,19 +148,26 @@ def feed_forward_block(
     return Block(f"{family}.{index}", family, nodes, _weights(nodes, uses), tiles=tiles)
 
 
+def _width(node: fx.Node) -> int | None:
+    """The static size of the last dim; None where there is none."""
+    value = tensor_of(node)
+    size = value.shape[-1] if value is not None and value.dim() else None
+    return size if isinstance(size, int) else None
+
+
 def _interleaved(fused: fx.Node, uses: Mapping[fx.Node, WeightUse]) -> bool:
     """The halves of a fused linear are taken by strides or reshapes, not as two contiguous stretches."""
     seen, stack, contiguous = {fused}, [fused], False
     while stack:
         for node in stack.pop().users:
-            if node in seen or node in uses or not (is_view(node) or is_pointwise(node)):
+            if node in seen or node in uses or kind_of(node) not in _HALVES_ON_THE_WAY:
                 continue
             seen.add(node)
             stack.append(node)
-            if node.target is aten.slice.Tensor and len(node.args) > 4 and node.args[4] != 1:
+            sliced = node.target is aten.slice.Tensor
+            if sliced and slice_arguments(node)[3] != 1:
                 return True
-            halves = (aten.chunk.default, aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default)
-            contiguous |= node.target in (*halves, aten.slice.Tensor)
+            contiguous |= sliced or node.target in pieces.SPLITS or kind_of(node) is Kind.GATE
     return not contiguous
 
 
@@ -175,11 +180,11 @@ def _has_residual(down: fx.Node, entry: fx.Node, uses: Mapping[fx.Node, WeightUs
         for node in origin.users:
             if node in seen or node in uses or node.op != "call_function":
                 continue
-            if node.target is aten.add.Tensor and any(
-                n in before and n.op != "get_attr" for n in tensor_inputs(node) if n is not origin
+            if kind_of(node) is Kind.SUM and any(
+                n in before and n.op != "get_attr" for n in carrying_inputs(node) if n is not origin
             ):
                 return True
-            if is_view(node) or is_pointwise(node) or is_norm(node) or is_reduction(node):
+            if kind_of(node) in _CARRIES or kind_of(node) is Kind.SUM:
                 seen.add(node)
                 stack.append(node)
     return False

@@ -18,17 +18,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from passes.ops.kinds import (
-    LOOKUPS,
-    PRODUCTS,
-    SUMS,
-    holds_tensor,
-    is_norm,
-    is_pointwise,
-    is_reduction,
-    is_view,
-    tensor_inputs,
-)
+from passes.ir.sizes import carrying_inputs, holds_tensor
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
 
 
 @dataclass(frozen=True)
@@ -57,23 +49,22 @@ def reach(graph: fx.Graph, linears: Container[fx.Node], *, through_norms: bool) 
     for node in graph.nodes:
         if not holds_tensor(node) or node.op == "output":
             continue
-        inputs = [found[n] for n in tensor_inputs(node)]
+        inputs = [found[n] for n in carrying_inputs(node)]
+        kind = kind_of(node)
         if node in linears:
             found[node] = Reach({node: False})
         elif node.op == "placeholder":
             found[node] = _OPAQUE
         elif all(r.constant for r in inputs):
             found[node] = _CONSTANT
-        elif through_norms and is_norm(node):
-            found[node] = found[tensor_inputs(node)[0]]
-        elif is_view(node) or (through_norms and is_reduction(node)):
-            found[node] = _union(inputs)
-        elif node.target in LOOKUPS and all(r.constant for r in inputs[1:]):
+        elif through_norms and kind is Kind.NORM:
             found[node] = inputs[0]
-        elif is_pointwise(node):
-            found[node] = _pointwise(node, inputs)
+        elif kind is Kind.VIEW or (through_norms and kind is Kind.REDUCTION):
+            found[node] = _union(inputs)
+        elif kind is Kind.LOOKUP and all(r.constant for r in inputs[1:]):
+            found[node] = inputs[0]
         else:
-            found[node] = _OPAQUE
+            found[node] = _arithmetic(kind, inputs)
     return found
 
 
@@ -85,13 +76,14 @@ def _union(inputs: list[Reach]) -> Reach:
     return Reach(merged)
 
 
-def _pointwise(node: fx.Node, inputs: list[Reach]) -> Reach:
-    if node.target in SUMS:
+def _arithmetic(kind: Kind, inputs: list[Reach]) -> Reach:
+    if kind is Kind.SUM:
         varying = [r for r in inputs if not r.constant]
         if any(r.opaque or r.linears.keys() != varying[0].linears.keys() for r in varying):
             return _OPAQUE
         return _union(varying)
-    union = _union(inputs)
-    if node.target in PRODUCTS:
-        return union
-    return Reach(dict.fromkeys(union.linears, True))
+    if kind is Kind.PRODUCT:
+        return _union(inputs)
+    if kind in (Kind.POINTWISE, Kind.GATE):
+        return Reach(dict.fromkeys(_union(inputs).linears, True))
+    return _OPAQUE

@@ -10,17 +10,10 @@ from collections.abc import Iterable, Mapping
 
 from torch import fx
 
-from passes.ops.kinds import (
-    CONVOLUTIONS,
-    SUMS,
-    ancestors,
-    descendants,
-    is_norm,
-    is_pointwise,
-    is_reduction,
-    is_view,
-    tensor_inputs,
-)
+from passes.ir.graph import ancestors, descendants
+from passes.ir.sizes import carrying_inputs
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
 from passes.structure.blocks import Block
 from passes.structure.reach import Reach
 from passes.structure.weight_uses import WeightUse
@@ -51,10 +44,9 @@ def find_stacks(
     }
 
 
-def _looks_through(node: fx.Node) -> bool:
-    if is_view(node) or is_norm(node) or is_reduction(node) or node.target in CONVOLUTIONS:
-        return True
-    return is_pointwise(node) and node.target not in SUMS
+_LOOKED_THROUGH = frozenset(
+    {Kind.VIEW, Kind.NORM, Kind.REDUCTION, Kind.CONVOLUTION, Kind.POINTWISE, Kind.PRODUCT, Kind.GATE}
+)
 
 
 def _streams(
@@ -71,10 +63,10 @@ def _streams(
             inputs = [uses[node].input]
         elif sources[node].constant:
             continue
-        elif _looks_through(node):
-            inputs = [n for n in tensor_inputs(node) if not sources[n].constant]
-        elif node.target in SUMS:
-            inputs = [n for n in tensor_inputs(node) if not sources[n].constant]
+        elif kind_of(node) in _LOOKED_THROUGH:
+            inputs = [n for n in carrying_inputs(node) if not sources[n].constant]
+        elif kind_of(node) is Kind.SUM:
+            inputs = [n for n in carrying_inputs(node) if not sources[n].constant]
             inputs = inputs if len(inputs) == 1 else []
         else:
             inputs = []

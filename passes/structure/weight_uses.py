@@ -13,17 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 
 from passes.ir.graph import get_attribute
-from passes.ops.kinds import is_view, tensor_inputs
+from passes.ir.sizes import carrying_inputs
+from passes.ops import views
+from passes.ops.linear_form import affine
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of, rule_for
 
 aten = torch.ops.aten
-
-_TRANSPOSES = (aten.t.default, aten.transpose.int, aten.permute.default, aten.numpy_T.default)
 
 
 @dataclass(frozen=True)
@@ -47,32 +48,21 @@ def weight_uses(graph_module: fx.GraphModule) -> Mapping[fx.Node, WeightUse]:
 
 
 def _weight_use(root: fx.GraphModule, node: fx.Node) -> WeightUse | None:
-    args: tuple[Any, ...] = node.args
-    bias: Any = None
-    if node.target is aten.linear.default:
-        x, weight, bias = (*args, node.kwargs.get("bias"))[:3]
-        out_dim = 0
-    elif node.target is aten.addmm.default:
-        bias, x, weight = args[:3]
-        out_dim = 1
-    elif node.target in (aten.mm.default, aten.matmul.default):
-        x, weight = args[:2]
-        bias, out_dim = _added_bias(root, node), 1
-    else:
+    operands = affine(node)
+    if operands is None or not isinstance(operands.x, fx.Node) or not isinstance(operands.weight, fx.Node):
         return None
-    if not isinstance(x, fx.Node) or not isinstance(weight, fx.Node):
-        return None
-    source, transposed = _parameter(root, weight, ndim=2)
+    source, transposed = _parameter(root, operands.weight, ndim=2)
     if source is None:
         return None
+    bias = operands.bias if operands.bias is not None else _added_bias(root, node)
     bias_source = _parameter(root, bias, ndim=1)[0] if isinstance(bias, fx.Node) else None
-    return WeightUse(node, x, source, bias_source, out_dim ^ transposed)
+    return WeightUse(node, operands.x, source, bias_source, operands.out_dim ^ transposed)
 
 
 def _added_bias(root: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """The b of ``x @ W + b``."""
     users = list(node.users)
-    if len(users) != 1 or users[0].target is not aten.add.Tensor:
+    if len(users) != 1 or kind_of(users[0]) is not Kind.SUM:
         return None
     other = next((a for a in users[0].args[:2] if a is not node), None)
     return other if isinstance(other, fx.Node) and _parameter(root, other, ndim=1)[0] is not None else None
@@ -82,13 +72,13 @@ def _parameter(root: fx.GraphModule, node: fx.Node, ndim: int) -> tuple[str | No
     """(name of the parameter that ``node`` is, or is a part of; whether it is read transposed)."""
     transposed = False
     while node.op != "get_attr":
-        inputs = tensor_inputs(node)
+        inputs = carrying_inputs(node)
         if node.op == "call_module" and len(inputs) == 1:  # a mask in front of the weight
             node = inputs[0]
             continue
-        if not is_view(node) or len(inputs) != 1:
+        if kind_of(node) is not Kind.VIEW or len(inputs) != 1:
             return None, False
-        transposed ^= node.target in _TRANSPOSES
+        transposed ^= node.op == "call_function" and rule_for(node) is views.PERMUTE
         node = inputs[0]
     value = get_attribute(root, str(node.target))
     if not isinstance(value, nn.Parameter) or value.dim() != ndim:

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from passes.ops.arguments import arguments
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
 from passes.verify.finite import check_linear_input
 from passes.verify.run import Run
-from passes.verify.uses import SOFTMAXES, arguments
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def find_blind_rows(node: fx.Node, run: Run) -> list[BlindRows]:
         shown = run.env[mask]
         shown = shown if shown.dtype is torch.bool else shown != -torch.inf
         rows = ~shown.any(-1, keepdim=True)  # (…, queries, 1), as the output (…, queries, dims)
-    elif node.target in SOFTMAXES:
+    elif kind_of(node) is Kind.SOFTMAX:
         scores: Any = given["self"]
         rows = (run.env[scores] == -torch.inf).all(given["dim"], keepdim=True)
     else:
@@ -92,7 +94,7 @@ def _replace(node: fx.Node, value: Any, rows: torch.Tensor, generator: torch.Gen
     if isinstance(value, tuple):  # an attention kernel that returns more than its output
         return (_replace(node, value[0], rows, generator), *value[1:])
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
-    if node.target in SOFTMAXES:
+    if kind_of(node) is Kind.SOFTMAX:
         return torch.where(rows, noise.softmax(arguments(node)["dim"]), value)
     others = value[(~rows & torch.isfinite(value))]
     return torch.where(rows, noise * (others.std() if others.numel() > 1 else 1.0), value)

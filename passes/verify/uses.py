@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from passes.ops.kinds import is_view
+from passes.ops.arguments import arguments, first_argument
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
 
 aten = torch.ops.aten
 
-SOFTMAXES = frozenset({aten.softmax.int, aten._softmax.default, aten._safe_softmax.default})
-_SUMS = frozenset({aten.add.Tensor, aten.masked_fill.Scalar, aten.where.self})
+_FILLS = frozenset({aten.masked_fill.Scalar, aten.masked_fill.Tensor, aten.where.self})
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,10 @@ def use_of(placeholder: fx.Node) -> Use:
                 tables.append(size)
             elif _is_mask_of(user, node):
                 hides = True
-            elif is_view(user) or user.target in _SUMS:
+            elif kind_of(user) in (Kind.VIEW, Kind.SUM) or user.target in _FILLS:
                 seen.add(user)
                 stack.append(user)
     return Use(min(tables, default=None), hides, "mask" in str(placeholder.target))
-
-
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments an operator's node gives, by the names of its schema."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    names = [argument.name for argument in node.target._schema.arguments]
-    return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
 
 
 def _table_size(user: fx.Node, index: fx.Node) -> int | None:
@@ -75,7 +69,7 @@ def _table_size(user: fx.Node, index: fx.Node) -> int | None:
 def _is_mask_of(user: fx.Node, node: fx.Node) -> bool:
     given = arguments(user)
     return node in (given.get("attn_mask"), given.get("attn_bias")) or (
-        user.target in SOFTMAXES and given["self"] is node
+        kind_of(user) is Kind.SOFTMAX and first_argument(user) is node
     )
 
 

@@ -7,7 +7,6 @@ ever add indices, so iterating to a fixpoint terminates; two or three sweeps suf
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -16,9 +15,10 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
-from passes.ir.sizes import shape_of, tensor_inputs, tensor_of
+from passes.ir.sizes import reads_sizes_only, shape_of, tensor_inputs, tensor_of
+from passes.ops.arguments import argument, first_argument
 from passes.ops.facts import Axis, along, axis
-from passes.ops.table import find_tables, rule_for
+from passes.ops.table import find_tables
 from passes.ops.ties import Cover, Grid, Part, Repeat, Ties
 
 
@@ -59,23 +59,46 @@ class Coupling:
 
 
 def collect_ties(constants: Constants) -> Ties:
-    """Ask every operator's rule for the relations it imposes."""
+    """Ask every operator's rule for the relations it imposes; what a rule does not mention keeps all indices."""
     graph = constants.graph_module.graph
     ties = Ties(find_tables(graph))
     for node in graph.nodes:
         if node.op == "placeholder" and tensor_of(node) is not None:
             ties.pin(node, None, "an input of the model")
-        elif node.op == "output":
-            for source in tensor_inputs(node):
-                ties.pin(source, None, "an output of the model")
         elif node.op == "call_function" and tensor_of(node) is not None:
-            rule_for(node).ties(node, ties, constants)
-            if node.target is operator.getitem:
-                ties.pin(node, None, "one of several results of an operator without a transfer rule")
-        elif node.op == "call_function" and isinstance(node.meta.get("val"), tuple | list):
+            _tie(node, ties, constants)
+        elif reads_sizes_only(node):
+            _pin_sizes_read(node, ties)
+        else:
+            reason = "an output of the model" if node.op == "output" else "used by an operator without a transfer rule"
             for source in tensor_inputs(node):
-                ties.pin(source, None, "used by an operator without a transfer rule")
+                ties.pin(source, None, reason)
     return ties
+
+
+def _pin_sizes_read(node: fx.Node, ties: Ties) -> None:
+    """A size that the model reads must not change; a symbolic one comes from the inputs anyway."""
+    source, dim = first_argument(node), argument(node, "dim")
+    whole = node.target is not torch.ops.aten.sym_size.int  # numbers of entries and strides depend on every dim
+    ties.pin(source, None if whole else [dim], "its size is read by the model")
+
+
+def _tie(node: fx.Node, ties: Ties, constants: Constants) -> None:
+    rule = constants.rule(node)
+    ties.mentioned()
+    try:
+        rule.ties(node, ties, constants)
+    except Exception as error:  # a call the rule was not written for: nothing around it shrinks
+        constants.fail(node, error)
+        for value in (node, *tensor_inputs(node)):
+            ties.pin(value, None, f"the rule of {node.target} failed here")
+    mentioned = ties.mentioned()
+    left_out = tensor_inputs(node) if rule.resize is not None else [node, *tensor_inputs(node)]
+    for value in left_out:
+        for dim in range(len(shape_of(value))):
+            found = ties.axis(value, dim)
+            if found is not None and found not in mentioned:
+                ties.pins.setdefault(found, f"{node.target} does not say what becomes of it")
 
 
 def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Coupling:

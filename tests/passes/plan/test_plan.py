@@ -14,10 +14,10 @@ from torch import nn
 
 import passes
 from passes.driver import TOLERANCE, least_precise
+from passes.options import Granularity
 from passes.plan.apply import apply_plan
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import Plan
-from passes.rewrite.shrink_dims import Granularity
 from tests.passes.families import FAMILIES
 from tests.passes.family_masks import draw, masked
 from tests.passes.test_architectures import distance, eager, tensors, traced

@@ -76,7 +76,7 @@ def test_it_refuses_with_the_reason(model: nn.Module, reason: str) -> None:
     graph = FoldConstants().run(trace(model, torch.randn(4, 2))).graph_module
     result = ShrinkDims().run(graph)
     assert not result.modified
-    assert result.facts["coupling"].reason(Axis("@up.weight", 0)) == reason
+    assert result.facts["analysis"].coupling.reason(Axis("@up.weight", 0)) == reason
 
 
 class Grouped(nn.Module):
