@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from passes import MaskError
-from passes.masks.apply import masked
+from passes.ir.tensors import masked
 
 
 def save_masks(masks: Mapping[str, Tensor], path: str | Path) -> None:

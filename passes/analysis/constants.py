@@ -15,7 +15,7 @@ from passes.analysis.folding import Folding
 from passes.analysis.rows import row_stochastic_nodes, shift_invariant
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import is_parameter, tensor_of
-from passes.ir.tensors import apply_mask
+from passes.ir.tensors import masked
 from passes.ops.facts import Fact, fact_shape, nothing_constant
 from passes.ops.linear_form import LinearForm, linear_form
 from passes.ops.rule import Rule
@@ -99,7 +99,7 @@ class Constants:
         mask = self.masks.get(name)
         if tensor is None:
             return None if mask is None else torch.where(mask, torch.nan, 0.0)
-        return tensor if mask is None else apply_mask(tensor, mask)
+        return tensor if mask is None else masked(tensor, mask)
 
     def pattern(self, name: str) -> torch.Tensor | None:
         """Which entries of a parameter are not 0; None if it has neither numbers nor a mask: it counts as dense."""

@@ -1,10 +1,10 @@
-"""Tensor arithmetic that several stages share."""
+"""What a mask does to the tensor it is for."""
 
 from __future__ import annotations
 
 import torch
 
 
-def apply_mask(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """``tensor`` with exact zeros where ``mask`` (bool, of its shape, True = kept) is False; also over infinities."""
+def masked(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A new tensor with exact zeros where ``mask`` (bool, of its shape) is False, whatever stood there."""
     return tensor.masked_fill(~mask.to(tensor.device), 0)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from passes.masks.apply import masked
+from passes.ir.tensors import masked
 from passes.plan.check import Check
 from passes.plan.copies import share_copy
 from passes.plan.data import Cut, Fold, Masks, PlanData, cut_tensor

@@ -15,7 +15,7 @@ from torch import fx
 
 from passes.ir.graph import copy_graph, get_attribute, set_attribute
 from passes.ir.manager import Pass, PassResult
-from passes.masks.apply import masked
+from passes.ir.tensors import masked
 from passes.masks.check import MaskError
 
 
