@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import graph_module as fx_graph_module
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -25,7 +24,6 @@ R = TypeVar("R")
 
 _LOCK = threading.RLock()
 _depth = [0]  # of sessions inside each other, guarded by the lock
-_kept: set[str] = set()  # generated sources of graphs that live
 _environments: weakref.WeakSet[ShapeEnv] = weakref.WeakSet()
 
 
@@ -62,15 +60,7 @@ def forget_sizes_of(environment: ShapeEnv) -> None:
     _environments.add(environment)
 
 
-def keep_source(graph_module: fx.GraphModule) -> None:
-    """Let tracebacks show the generated code of this graph for as long as it lives."""
-    key = type(graph_module).forward.__code__.co_filename
-    _kept.add(key)
-    weakref.finalize(graph_module, _forget, key)
-
-
 def _forget(key: str) -> None:
-    _kept.discard(key)
     fx_graph_module._loader.eval_cache.pop(key, None)
     linecache.cache.pop(key, None)
 
@@ -99,5 +89,5 @@ def _torch_state() -> Iterator[None]:
             environment.fake_tensor_cache.clear()
         for method in vars(ShapeEnv).values():  # their caches hold the symbols' environments
             getattr(method, "cache_clear", lambda: None)()
-        for key in set(sources) - known - _kept:
+        for key in set(sources) - known:
             _forget(key)
