@@ -156,7 +156,7 @@ def _check_runs(masked: nn.Module, small: nn.Module, inputs: Sequence[Inputs], e
     exact, rough, scale = copy.deepcopy(masked).double(), masked, 1.0
     own = next((p.dtype for p in rough.parameters() if p.is_floating_point()), torch.float32)
     if own is torch.float64:  # what float32 loses, in proportion
-        rough, own, scale = copy.deepcopy(rough).float(), torch.float32, eps / torch.finfo(torch.float32).eps
+        rough, own, scale = nn.Module.float(copy.deepcopy(rough)), torch.float32, eps / torch.finfo(torch.float32).eps
     fine = [outputs_of(exact, one, torch.float64) for one in inputs]
     allowed = floors(fine, [outputs_of(rough, one, own) for one in inputs])
     got = [outputs_of(small, one, fault=Difference) for one in inputs]
@@ -187,7 +187,7 @@ def _check_reweightings(
             for name, tensor in tensors_of(small).items():
                 tensor.copy_(plan.small(name, named, constants)[0])
         got = [outputs_of(small, one, torch.float64, Difference) for one in inputs]
-        rough = copy.deepcopy(exact).float()
+        rough = nn.Module.float(copy.deepcopy(exact))  # some models refuse their own
         allowed = floors(fine, [outputs_of(rough, one, torch.float32) for one in inputs])
         worst = max(worst, _compare(zip(inputs, fine, got, allowed, strict=True), 1.0, which))
     return (
