@@ -7,10 +7,12 @@ that no caller can choose freely. Whether they are tied is found by running the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import torch
 from torch import fx
@@ -142,6 +144,17 @@ def name_axes(model: ir.Model, axes: DynamicAxes) -> None:
         value.shape = ir.Shape(
             [axes.symbols.get(d.value or "", d.value) if isinstance(d, ir.SymbolicDim) else d for d in value.shape]
         )
+
+
+def fix_axes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
+    """Write the sizes of these axes in place of their names: ONNX Runtime then refuses inputs of any other size."""
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+            elif set(re.findall(r"\w+", dim.dim_param)) & set(sizes):
+                dim.ClearField("dim_param")  # an expression of such an axis
 
 
 def resized_inputs(graph: fx.GraphModule, axes: DynamicAxes, sizes: Mapping[str, int]) -> list[torch.Tensor]:

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import onnx
 import onnx_ir as ir
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
 from bpc.emit import recipe as recipes
-from bpc.emit.axes import DynamicAxes, dynamic_axes, input_names, name_axes, output_names
-from bpc.emit.check import TOLERANCE, FileAgreement, check_file
+from bpc.emit.axes import DynamicAxes, dynamic_axes, fix_axes, input_names, name_axes, output_names
+from bpc.emit.check import TOLERANCE, ExportError, FileAgreement, check_file, open_session
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.flops import flop_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
@@ -61,6 +62,7 @@ class OnnxExport:
     agreement: FileAgreement | None  # None where check=False
     axes: Mapping[str, int]  # names of the dynamic axes, with the example's sizes
     seconds: float
+    not_run: str = ""  # why only the float32 form was compared, where the machine runs no file of this dtype
 
 
 def export_onnx(
@@ -90,7 +92,8 @@ def export_onnx(
     autotune: measure the forms on this machine (CPU target) instead, at the (batch, length) pairs of
         ``tuning_shapes``; what was measured is stored in the file, and its recipe repeats the export elsewhere.
     calibration: for "int8": inputs {name: array} whose ranges fix the activations' scales; None: scaled at each run.
-    check: compare the file with the graph on ONNX Runtime (example, other batch sizes and lengths, batch 1).
+    check: compare the file with the graph on ONNX Runtime: the example, and every dynamic axis much larger and much
+        smaller. An axis that holds at the example's size alone becomes static in the file (``agreement.fixed``).
     opset: 20 or later. The attention forms need 23; below, attention is exported written out.
 
     Raises `bpc.emit.check.ExportError` if the file disagrees with the graph, ValueError for unusable arguments.
@@ -125,7 +128,7 @@ def export_onnx(
     with Staging(path) as staging:
         agreement = None
         if dtype in _HALF:
-            # No CPU provider runs these: the form is checked in float32, then only the number format changes.
+            # This machine may run no such file: the form is checked in float32, too; then only the number format changes.
             if check:
                 exact = write(model, staging.directory, "float32.onnx")
                 agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])
@@ -134,11 +137,32 @@ def export_onnx(
             model = _quantized(model, calibration)
         staged = write(model, staging.directory, staging.destination.name)
         del model  # its weights need not stay in memory while the file is checked
-        if check and dtype not in _HALF:
+        not_run = _cannot_run(staged) if check and dtype in _HALF else ""
+        if check and not not_run:
             agreement = check_file(staged, graph, axes, tolerance=TOLERANCE[dtype])
+        fixed = agreement.fixed if agreement is not None else {}
+        if fixed:
+            _fix(staged, {axis: axes.example[axis] for axis in fixed})
         staging.commit(staged)
     seconds = time.perf_counter() - start
-    return OnnxExport(Path(path), recipe, dtype, tuple(changed), agreement, axes.example, seconds)
+    dynamic = {axis: size for axis, size in axes.example.items() if axis not in fixed}
+    return OnnxExport(Path(path), recipe, dtype, tuple(changed), agreement, dynamic, seconds, not_run)
+
+
+def _cannot_run(path: Path) -> str:
+    """Why this machine's CPU provider does not open the file; "" where it does."""
+    try:
+        open_session(path)
+    except ExportError as error:
+        return f"not run: {error}"
+    return ""
+
+
+def _fix(path: Path, sizes: Mapping[str, int]) -> None:
+    """Make axes of a written file static; weights beside it stay where they are."""
+    proto = onnx.load(path, load_external_data=False)
+    fix_axes(proto, sizes)
+    onnx.save(proto, path)
 
 
 def graph_of(source: Any) -> fx.GraphModule:
