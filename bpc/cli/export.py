@@ -38,3 +38,7 @@ def export(
     if written.agreement is not None:
         shapes = len(written.agreement.shapes)
         console.print(f"checked on {shapes} input shapes: largest difference {written.agreement.max_abs_diff:.2g}")
+        for axis, reason in written.agreement.fixed.items():
+            console.print(f"{axis} is fixed: {reason}")
+    if written.not_run:
+        console.print(written.not_run)

@@ -117,9 +117,7 @@ def check_file(path: Path, graph: fx.GraphModule, axes: DynamicAxes, *, toleranc
     return FileAgreement(largest, scale, tuple(shapes), share, fixed)
 
 
-_ADVICE = (
-    'Try recipe=bpc.emit.recipe.PLAIN, or dtype="float32"; if the plain file is right, please report the model.'
-)
+_ADVICE = 'Try recipe=bpc.emit.recipe.PLAIN, or dtype="float32"; if the plain file is right, please report the model.'
 
 
 def _run(

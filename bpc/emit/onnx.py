@@ -128,7 +128,7 @@ def export_onnx(
     with Staging(path) as staging:
         agreement = None
         if dtype in _HALF:
-            # This machine may run no such file: the form is checked in float32, too; then only the number format changes.
+            # This machine may run no such file: the form is checked in float32 first, then only numbers change.
             if check:
                 exact = write(model, staging.directory, "float32.onnx")
                 agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])

@@ -126,8 +126,13 @@ def test_the_lowest_float32_stays_finite(model: ir.Model) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_files_for_cuda(tiny_graph: fx.GraphModule, tmp_path: Path, dtype: str) -> None:
     written = export_onnx(tiny_graph, tmp_path / "m.onnx", target="cuda", dtype=dtype)  # type: ignore[arg-type]
-    assert written.agreement is not None  # of the form, in float32
-    assert written.agreement.max_abs_diff < 1e-4
+    assert written.agreement is not None
+    if dtype == "float16":  # the file itself, which the CPU provider runs with casts
+        assert not written.not_run
+        assert 1e-5 < written.agreement.share < 0.05
+    else:  # the form, in float32
+        assert written.not_run.startswith("not run: ONNX Runtime cannot open")
+        assert written.agreement.share < 1e-4
     graph = ir.load(written.path).graph
     assert {v.dtype for v in graph.outputs} == {ir.DataType.FLOAT}
     operators = Counter((n.domain, n.op_type) for n in graph)
