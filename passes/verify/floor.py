@@ -14,7 +14,8 @@ Why so:
   seldom differs by a factor of two, of a handful by more; 8 is wide, and wrong folds are off by thousands of floors.
 - *r.* Few numbers may all be rounded luckily: an index then gets what its neighbours lose, relative to their size.
   Indices that hold less than a thousandth of the largest have no say: what cancels to nothing is all rounding.
-- *ULPS.* m may be exact (small integers, one operator); s then has the last rounding still to make.
+- *ULPS.* m may be exact (small integers, one operator), or a constant whose few terms rounded luckily; s still sums
+  them in another order. In float32 and finer a few more units cost nothing; in half precision they would be per cents.
 
 A model in float64 has no M beside itself. Errors grow by the model's own conditioning times the unit of rounding, to
 first order: what float32 loses (g, the model run in float32), times 2^-29, is float64's floor. A sum in another order
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 
 import torch
 
-FACTOR, ULPS, GROWTH = 8.0, 2.0, 64.0
+FACTOR, ULPS, HALF_ULPS, GROWTH = 8.0, 16.0, 2.0, 64.0
 _COARSE_TO_DOUBLE = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
 
 
@@ -105,7 +106,8 @@ def _allowed(samples: Sequence[Sample], dim: int | None) -> torch.Tensor:
     relative = (floors / size)[telling]
     usual = float(relative.median()) if relative.numel() else 0.0
     eps = max(torch.finfo(s.own.dtype).eps for s in samples)
-    return FACTOR * torch.maximum(floors, usual * size) + ULPS * eps * size
+    ulps = ULPS if eps <= torch.finfo(torch.float32).eps else HALF_ULPS
+    return FACTOR * torch.maximum(floors, usual * size) + ulps * eps * size
 
 
 def _counted(sample: Sample) -> torch.Tensor:
