@@ -125,6 +125,8 @@ RULES = {
             aten.sum.default,
             aten.var.correction,
             aten.var.dim,
+            aten.std.correction,
+            aten.std.dim,
             aten.amax.default,
             aten.amin.default,
             aten.any.dim,

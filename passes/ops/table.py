@@ -28,6 +28,7 @@ from passes.ops import (
     pointwise,
     reductions,
     views,
+    windows,
 )
 from passes.ops.linear_form import linear_form
 from passes.ops.rule import Kind, Rule
@@ -38,6 +39,7 @@ aten = torch.ops.aten
 RULES: Mapping[Any, Rule] = {
     **views.RULES,
     **pieces.RULES,
+    **windows.RULES,
     **pointwise.RULES,
     **matmul.RULES,
     **attention.RULES,

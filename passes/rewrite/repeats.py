@@ -3,7 +3,7 @@
     every kept group has g heads     ->  the same operator with groups of g
     uneven groups                    ->  index_select(kv, heads, [kv head of each query head]), no repetition
 
-Part of `shrink_dims`; the relation itself is `Repeat` in `passes.analysis.ties`.
+Part of `shrink_dims`; the relation itself is `Repeat` in `passes.ops.ties`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""graph  ->  the same graph with true shapes in its metadata (see `passes.metadata`)."""
+"""graph  ->  the same graph with true shapes in its metadata (see `passes.ir.metadata`)."""
 
 from __future__ import annotations
 

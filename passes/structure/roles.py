@@ -6,7 +6,7 @@
     mlp.up, mlp.gate, mlp.down  the same without a residual connection around it (classification heads)
     other                       every other linear
 
-"Comes from" looks through views, pointwise arithmetic and normalisations; see `passes.analysis.reach`. Anything the
+"Comes from" looks through views, pointwise arithmetic and normalisations; see `passes.structure.reach`. Anything the
 rules do not recognise is "other".
 """
 
