@@ -13,6 +13,7 @@ import passes
 from bpc.emit import onnx as emit_onnx
 from bpc.emit import storage
 from bpc.emit.check import ExportError
+from bpc.emit.ir_tools import add_initializer, insert
 from bpc.emit.onnx import export_onnx, read_recipe
 from bpc.emit.recipe import PLAIN, Recipe, default_recipe
 
@@ -129,3 +130,24 @@ def test_a_file_of_a_shrunk_model_carries_its_certificate(tmp_path: Path) -> Non
         export_onnx(source, tmp_path / "mlp.onnx", check=False)
         text = ir.load(tmp_path / "mlp.onnx").metadata_props.get("bpc.certificate")
         assert text == (expected and expected.to_json())
+
+
+def test_an_axis_that_holds_at_one_size_alone_is_static(
+    tiny_graph: fx.GraphModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bake_length(recipe: Recipe, model: ir.Model) -> list[str]:
+        norm = next(n for n in model.graph if n.op_type == "LayerNormalization")
+        zeros = add_initializer(model.graph, "baked", np.zeros((1, 7, 1), np.float32))
+        norm.replace_input_with(0, insert(norm, "Add", [norm.inputs[0], zeros], like=norm.inputs[0]))
+        return []
+
+    monkeypatch.setattr(emit_onnx.recipes, "apply", bake_length)
+    written = export_onnx(tiny_graph, tmp_path / "m.onnx")
+    assert written.axes == {"batch": 2}
+    assert written.agreement is not None
+    assert list(written.agreement.fixed) == ["sequence"]
+    session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+    assert [value.shape for value in session.get_inputs()] == [["batch", 7], ["batch", 7]]
+    ids = np.ones((3, 9), np.int64)
+    with pytest.raises(Exception, match="Expected: 7"):
+        session.run(None, {"input_ids": ids, "attention_mask": ids})
