@@ -80,7 +80,7 @@ def shrink(
     verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more than
         rounding explains (`passes.verify.floor`), or by more than ``tolerance``, relative to the outputs' scale.
     granularity: "dims" removes all that can go; "even", "heads" and "units" cut attention less finely (see
-        `ShrinkDims`), for modules whose forward has one head size, or one head count, for all layers.
+        `ShrinkOptions`), for modules whose forward has one head size, or one head count, for all layers.
     multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
         names them; docs/benchmarks-onnx.md has what it costs.
 

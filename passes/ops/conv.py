@@ -1,6 +1,6 @@
 """Convolutions: y[:, o] = Σ_i W[o, i] ∗ x[:, i] + b[o]. Channels behave as in a linear layer, positions are data.
 
-Padding puts zeros beside a constant channel, so with padding only a constant 0 counts as constant.
+Padding puts zeros beside a channel, so only a constant 0 counts as constant.
 
 With G groups the kernel is block-diagonal: group g reads the K input channels g·K … and writes the M output channels
 g·M …; the input channels are a grid (G, K), the output channels a grid (G, M). A depthwise convolution (K = 1) couples

@@ -28,7 +28,7 @@ Operands = Callable[[fx.Node], list[fx.Node]]
 
 
 def pointwise_rule(name: str, kind: Kind = Kind.POINTWISE, absorbing: bool = False) -> Rule:
-    """``absorbing``: the result is 0 where any operand is, whatever the others (finite: see exactness trap 11)."""
+    """``absorbing``: the result is 0 where any operand is, whatever the others (finite: 0 · ∞ is NaN)."""
 
     def zeros(node: fx.Node, facts: Facts) -> torch.Tensor:
         zero = torch.zeros((), dtype=torch.bool)

@@ -1,8 +1,8 @@
 """What a rule is: everything the compiler knows about one family of operators.
 
 A rule answers for every tensor input. What it does not mention is taken to be read whole and to keep its shape: see
-`live_inputs` and `Ties.mentioned`, by which the analyses ask. A rule that fails on a node it was not written for is not
-an error of the user's: the node then gets the conservative default, and the report names it.
+`Liveness` and `Ties.mentioned`. A rule that fails on a node it was not written for is not an error of the user's: the
+node then gets the conservative default, and the report names it.
 """
 
 from __future__ import annotations

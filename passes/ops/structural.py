@@ -3,7 +3,7 @@
 Each operator is given once, as a function that moves a fact tensor (`Move`). The constant fact is moved by it, the live
 fact is pulled back by its adjoint (the vector-Jacobian product of the same function), so the two cannot disagree.
 ``collapse`` says what happens to channel entries that end up in one data dimension. The operators themselves are in
-`views` (reshape, permute, expand) and `pieces` (slice, select, cat, flip, roll, repeat).
+`views` (reshape, permute, expand), `pieces` (slice, select, cat, flip, roll, repeat) and `windows` (unfold).
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 same      two axes keep the same indices
 grid      a flat axis is the row-major product of others (views: F <-> (H, D))
-part      index k of one axis is index ``index[k]`` of another (slice, cat, flip)
+part      index k of one axis is index ``index[k]`` of another (slice, cat, flip); of no other axis: these must stay
+          (select)
 repeats   index k of one axis reads index ``k // group`` of another (grouped queries); uneven groups select at the use
-needs     one index of an axis must stay while a value lives (select)
 covers    a table keeps at least what its user keeps; the user selects
 pin       all indices stay, with the reason
+free      any size will do
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Refusal of models in which a masked weight meets an infinity (exactness trap 11)."""
+"""Refusal of models in which a masked weight meets an infinity (0 · ∞ is NaN; docs/exactness.md)."""
 
 from __future__ import annotations
 

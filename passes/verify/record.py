@@ -65,7 +65,7 @@ def record_reference(reference: fx.GraphModule, seed: int = 0, *, traced: fx.Gra
     not carry the example and the symbolic sizes; both take the same inputs.
 
     Raises `NotFiniteError` if, on the example, its outputs are not finite or a masked weight meets a value that is not
-    (0 · inf is NaN in the reference and absent in the candidate: nothing can be promised, exactness trap 11), and
+    (0 · inf is NaN in the reference and absent in the candidate: nothing can be promised), and
     `VerificationError` if every output depends on attention rows that see no key. Fresh inputs it does not accept, or
     on which it is not finite, are listed as skipped.
     """

@@ -1,7 +1,7 @@
 """One head size per attention: q/k dims and v dims keep equally many, the smaller padded with dead dims.
 
 A module's forward views q, k and v with one number. Any index more that is kept is exact, as every keep-set is a lower
-bound; see `Granularity` "even" of `passes.rewrite.shrink_dims`.
+bound; see "even" of `passes.options.ShrinkOptions`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which axes must shrink together, and what each keeps.
 
 Axes tied by *same* form coupling classes (connected components, networkx). Each class keeps one set of indices: the
-least one that contains everything live and satisfies the other relations (grid, part, covers, pin). All of them only
-ever add indices, so iterating to a fixpoint terminates; two or three sweeps suffice in practice.
+least one that contains everything live and satisfies the other relations (grid, part, repeats, covers, pin). All of
+them only ever add indices, so iterating to a fixpoint terminates; two or three sweeps suffice in practice.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Cou
     """Solve the relations of a graph for the least keep-sets above liveness.
 
     ``whole`` = "even" selects nothing at its use, "heads" keeps the dims inside a head together as well, "units" the
-    heads (see `ShrinkDims`).
+    heads (see `ShrinkOptions`).
     """
     ties = collect_ties(constants)
     if whole != "dims":
