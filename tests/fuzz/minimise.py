@@ -71,7 +71,7 @@ def _with_fewer_steps(case: Case) -> Iterator[Case]:
     for step in program.steps:  # read the input instead
         for operand in ("a", "b"):
             n = getattr(step, operand)
-            if n != INPUT and program.width(n) == program.width(INPUT) and n in step.reads:
+            if n in step.reads and n != INPUT and program.width(n) == program.width(INPUT):
                 steps = tuple(replace(s, **{operand: INPUT}) if s is step else s for s in program.steps)
                 candidates.append(replace(program, steps=steps))
     for candidate in candidates:
