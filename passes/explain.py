@@ -28,6 +28,7 @@ from passes.ops.facts import Axis, any_over
 from passes.ops.linear_form import LinearForm, linear_form
 from passes.structure.attention_cores import find_attention_cores
 from passes.structure.blocks import Block
+from passes.structure.role import Family, Part
 from passes.structure.roles import find_roles
 
 State = Literal["dead", "constant", "live", "pinned"]
@@ -137,8 +138,8 @@ def _over_data(fact: torch.Tensor) -> torch.Tensor:
 
 
 def _explain_block(view: _View, block: Block, query: fx.Node | None) -> BlockExplanation | None:
-    attention = block.family == "attention"
-    forms = [linear_form(node) for node in block.parts["output" if attention else "down"]]
+    attention = block.family is Family.ATTENTION
+    forms = [linear_form(node) for node in block.parts[Part.OUTPUT if attention else Part.DOWN]]
     form = forms[0] if forms else None
     if form is None or form.weight_name not in view.constants.uses:
         return None

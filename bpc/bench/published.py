@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from transformers import BertConfig, BertForQuestionAnswering
 
 import passes
+from passes.structure.role import Family, Role
 from passes.structure.roles import LinearRole, Roles, find_roles
 
 
@@ -111,8 +112,8 @@ def structure_masks(
     for linear in roles:
         if linear.block_id is not None:
             blocks.setdefault(linear.block_id, []).append(linear)
-    attentions = [b for b in blocks.values() if b[0].role.startswith("attention.")]
-    ffns = [b for b in blocks.values() if b[0].role.startswith("ffn.")]
+    attentions = [b for b in blocks.values() if b[0].role.family is Family.ATTENTION]
+    ffns = [b for b in blocks.values() if b[0].role.family is Family.FFN]
     if (len(attentions), len(ffns)) != (len(pruned_heads), len(ffn_dims)):
         raise ValueError(
             f"the graph has {len(attentions)} attentions and {len(ffns)} FFNs, the structure {len(pruned_heads)} and "
@@ -124,9 +125,9 @@ def structure_masks(
             assert linear.heads is not None
             live = torch.ones(linear.heads, dtype=torch.bool)
             live[list(heads)] = False
-            size = linear.in_features if linear.role == "attention.output" else linear.out_features
+            size = linear.in_features if linear.role.leaves else linear.out_features
             masks |= _masks(linear, live.repeat_interleave(size // linear.heads))
-    sizes = [next(linear.in_features for linear in block if linear.role == "ffn.down") for block in ffns]
+    sizes = [next(linear.in_features for linear in block if linear.role is Role.FFN_DOWN) for block in ffns]
     for block, live in zip(ffns, random_dims(sizes, ffn_dims, seed), strict=True):
         for linear in block:
             masks |= _masks(linear, live)
@@ -145,7 +146,7 @@ def random_dims(sizes: Sequence[int], counts: Sequence[int], seed: int = 0) -> l
 
 
 def _masks(linear: LinearRole, live: Tensor) -> dict[str, Tensor]:
-    leaves = linear.role in ("attention.output", "ffn.down")
+    leaves = linear.role.leaves
     inner = 1 - linear.out_dim if leaves else linear.out_dim
     masks = {linear.weight: live.unsqueeze(1 - inner).expand(linear.shape).clone()}
     if linear.bias is not None and not leaves:

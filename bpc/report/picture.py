@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from bpc.report.summary import BlockSummary, Layer, Matrix, Summary
+from passes.structure.role import Family
 
 # Okabe-Ito colours: distinct for colour-blind readers and in grey.
 KEPT, ZERO, GONE = "#0072B2", "#F0C36D", "#EFEFEF"
@@ -77,7 +78,7 @@ def _columns(layers: tuple[Layer, ...]) -> list[tuple[str, float]]:
 
 
 def _column(matrix: Matrix) -> str:
-    kind = "" if matrix.role.role.startswith("attention.") else "FFN "
+    kind = "" if matrix.role.role.family is Family.ATTENTION else "FFN "
     return kind + matrix.title.replace("_", " + ")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from bpc.scores.live import Inner, live_units
 from passes.plan.data import Cut, PlanData
+from passes.structure.role import Family, Part
 from passes.structure.roles import LinearRole, Roles, find_roles
 
 
@@ -28,12 +29,12 @@ class Matrix:
     @property
     def title(self) -> str:
         """Short name of what the matrix does: query, up, ..."""
-        return self.role.role.rpartition(".")[2]
+        return self.role.role.part or self.role.role
 
     @property
     def heads(self) -> int | None:
         """Heads across, for attention matrices."""
-        return self.role.heads if self.role.role.startswith("attention.") else None
+        return self.role.heads if self.role.role.family is Family.ATTENTION else None
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class BlockSummary:
     @property
     def is_attention(self) -> bool:
         """Attention (units are heads) or FFN (units are dims)."""
-        return self.matrices[0].role.role.startswith("attention.")
+        return self.matrices[0].role.role.family is Family.ATTENTION
 
     @property
     def parameters(self) -> int:
@@ -115,7 +116,7 @@ def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: P
 
 def _in_a_layer(linear: LinearRole) -> bool:
     """A pooler or classification head (role "mlp.*") is no layer: it shows only where a rule masks it."""
-    return not linear.role.startswith("mlp.")
+    return linear.role.family is not Family.MLP
 
 
 def _by_block(roles: Roles) -> Iterator[tuple[str, list[LinearRole]]]:
@@ -135,10 +136,7 @@ def _block(
     tiles: int,
 ) -> BlockSummary:
     kept = [_oriented(_mask(linear, graph, masks), linear) for linear in linears]
-    inner = [
-        Inner(m.role.rpartition(".")[2], k.any(0), m.heads, _tiles(m, tiles))
-        for m, k in zip(linears, kept, strict=True)
-    ]
+    inner = [Inner(m.role.part, k.any(0), m.heads, _tiles(m, tiles)) for m, k in zip(linears, kept, strict=True)]
     alive = live_units(inner)
     if alive is None:  # nothing but a query and a key
         alive = torch.ones(1, dtype=torch.bool)
@@ -163,13 +161,12 @@ def _mask(linear: LinearRole, graph: fx.GraphModule, masks: Mapping[str, Tensor]
 
 def _oriented(mask: Tensor, linear: LinearRole) -> Tensor:
     """(hidden, inner): inner features are the outputs of the matrices into a block, the inputs of the one out of it."""
-    leaves = linear.role.endswith((".output", ".down"))
-    inner = 1 - linear.out_dim if leaves else linear.out_dim
+    inner = 1 - linear.out_dim if linear.role.leaves else linear.out_dim
     return mask if inner == 1 else mask.t()
 
 
 def _tiles(linear: LinearRole, tiles: int) -> int:
-    return tiles if linear.role.endswith(".gate_up") else 1
+    return tiles if linear.role.part is Part.GATE_UP else 1
 
 
 def _spread(alive: Tensor, inner: int, tiles: int) -> Tensor:
@@ -193,8 +190,8 @@ def _present(linear: LinearRole, kept: Tensor, cuts: Mapping[str, Cut]) -> Tenso
 
 def _units_left(matrices: tuple[Matrix, ...], alive: Tensor) -> int:
     """Heads or dims the small model has; a block that died keeps one zero index in its modules, which is none."""
-    way_out = [m for m in matrices if m.title in ("output", "down")]
-    way_in = [m for m in matrices if m not in way_out and m.title not in ("query", "key", "qk")]
+    way_out = [m for m in matrices if m.role.role.leaves]
+    way_in = [m for m in matrices if m not in way_out and m.role.role.part not in (Part.QUERY, Part.KEY, Part.QK)]
     for group in (way_in, way_out):
         if group and not any(bool((m.kept & m.present).any()) for m in group):
             return 0

@@ -12,25 +12,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from passes.structure.role import Part
+
 
 @dataclass(frozen=True)
 class Inner:
     """The side of a matrix that faces the heads or FFN dims.
 
-    ``part``: what it does there ("value", "output", "gate_up", "down", …). ``kept``: (features,) bool, True where the
+    ``part``: what it does there (None: nothing known). ``kept``: (features,) bool, True where the
     mask leaves anything. ``tiles``: equal stretches that the dims repeat in (a fused gate and up).
     """
 
-    part: str
+    part: Part | None
     kept: Tensor
     heads: int | None = None
     tiles: int = 1
 
     def units(self) -> Tensor | None:
         """(heads,) or (dims,) bool: those this matrix leaves; None if it says nothing about them."""
-        if self.part in ("up", "gate", "gate_up", "down"):
+        if self.part in (Part.UP, Part.GATE, Part.GATE_UP, Part.DOWN):
             return self.kept.view(self.tiles, -1).all(0)
-        if self.part in ("value", "output") and self.heads is not None:
+        if self.part in (Part.VALUE, Part.OUTPUT) and self.heads is not None:
             return self.kept.view(self.heads, -1).any(1)
         return None  # a fused query, key and value: one after the other, or head by head
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from passes.structure.role import Role
+
 
 @dataclass(frozen=True)
 class MaskPlan:
@@ -25,7 +27,7 @@ class MaskPlan:
     scores: str  # key of the score tensor
     transposed: bool  # the score tensor holds this weight's grid transposed
     out_dim: int  # which stored dim holds the output features: 0 for nn.Linear, 1 for Conv1D
-    role: str  # structural role, e.g. "attention.query"
+    role: Role  # structural role, e.g. "attention.query"
     group: str  # regularisation group, e.g. "attention", "ffn"
     tiles: int = 1  # how many times the scores' grid repeats along out_dim
     part: str = ""  # which attention core or FFN of the model the weight belongs to: equal for its query, key, value …

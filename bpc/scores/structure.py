@@ -10,6 +10,7 @@ import torch
 
 from bpc.scores.live import Inner, live_units
 from bpc.scores.plan import MaskPlan
+from passes.structure.role import Family, Part
 
 if TYPE_CHECKING:
     from bpc.scores.mask_set import MaskSet
@@ -41,7 +42,7 @@ def live_structure(masks: MaskSet, final: bool = False) -> Structure:
         alive = live_units(_inner(masks, plan, final) for plan in plans)
         if alive is None:
             continue
-        kind = heads if plans[0].role.startswith("attention.") else dims
+        kind = heads if plans[0].role.family is Family.ATTENTION else dims
         kind.append((int(alive.sum()), alive.numel()))
     return Structure(
         heads=tuple(live for live, _ in heads),
@@ -52,7 +53,7 @@ def live_structure(masks: MaskSet, final: bool = False) -> Structure:
 
 
 def _inner(masks: MaskSet, plan: MaskPlan, final: bool) -> Inner:
-    part = plan.role.rpartition(".")[2]
-    inner = 1 - plan.out_dim if part in ("output", "down") else plan.out_dim
+    inner = 1 - plan.out_dim if plan.role.leaves else plan.out_dim
     kept = masks.block_mask(plan.weight).kept_blocks(final).any(dim=1 - inner)
-    return Inner(part, kept.repeat_interleave(plan.block[inner]), plan.heads, plan.tiles if part == "gate_up" else 1)
+    tiles = plan.tiles if plan.role.part is Part.GATE_UP else 1
+    return Inner(plan.role.part, kept.repeat_interleave(plan.block[inner]), plan.heads, tiles)

@@ -15,6 +15,7 @@ import networkx as nx
 
 from bpc.spec.errors import SpecError
 from bpc.spec.schema import Rule
+from passes.structure.role import Part
 from passes.structure.roles import LinearRole, Roles
 
 
@@ -41,14 +42,14 @@ def pair_up(
     for block in roles.blocks:
         present = [w for w in block.weights if w in by_weight]
         nx.add_path(graph, present)
-        tiles.update({w: block.tiles for w in present if by_weight[w].role.endswith(".gate_up")})
+        tiles.update({w: block.tiles for w in present if by_weight[w].role.part is Part.GATE_UP})
     pairs = {}
     for component in nx.connected_components(graph):
         group = [r for r in members if r.weight in component]
         key = group[0].block_id or group[0].weight
         counts = {}
         for role in group:
-            by_columns = _by_columns(role)
+            by_columns = role.role.leaves
             _check_span(rule, role, blocks[role.weight], by_columns)
             features = role.in_features if by_columns else role.out_features
             repeat = tiles.get(role.weight, 1)
@@ -62,10 +63,6 @@ def pair_up(
                 f"numbers of blocks ({listing}). Use a rule without `paired` for them."
             )
     return pairs
-
-
-def _by_columns(role: LinearRole) -> bool:
-    return role.role.endswith((".down", ".output"))
 
 
 def _check_span(rule: Rule, role: LinearRole, block: tuple[int, int], by_columns: bool) -> None:

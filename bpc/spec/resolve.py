@@ -13,6 +13,7 @@ from bpc.scores.plan import MaskPlan
 from bpc.spec.errors import SpecError
 from bpc.spec.pairing import Pair, pair_up
 from bpc.spec.schema import BlockSize, Rule, Spec
+from passes.structure.role import Part, Role
 from passes.structure.roles import LinearRole, Roles
 
 
@@ -84,8 +85,8 @@ def _plan(spec: Spec, rule: Rule, role: LinearRole, block: tuple[int, int], pair
 
 def default_group(role: LinearRole) -> str:
     """Regularisation group of a weight no rule names one for: "attention", "ffn", "decoder.attention", …"""
-    family = role.role.partition(".")[0]
-    return f"decoder.{family}" if role.stack == "decoder" else family
+    family = role.role.family
+    return f"decoder.{family}" if role.stack == "decoder" else str(family)
 
 
 def _matches(rule: Rule, role: LinearRole) -> bool:
@@ -135,7 +136,7 @@ def _some(items: Iterable[str], limit: int = 6) -> str:
 
 def _logical_block(spec: Spec, rule: Rule, role: LinearRole) -> tuple[int, int]:
     """(output features, input features) of one block; transposed where the roles say so (see `Rule.block`)."""
-    transposed = role.role == "attention.output" or (rule.paired and role.role.endswith(".down"))
+    transposed = role.role is Role.ATTENTION_OUTPUT or (rule.paired and role.role.part is Part.DOWN)
     features = (role.in_features, role.out_features) if transposed else (role.out_features, role.in_features)
     sizes = tuple(_size(spec, size, role, *features) for size in rule.block)
     return (sizes[1], sizes[0]) if transposed else (sizes[0], sizes[1])

@@ -4,7 +4,7 @@
     written out  product(q, k) → views, pointwise (scale, mask, bias) → softmax → views, pointwise → product(·, v)
 
 where a product is matmul, bmm, baddbmm or a two-operand einsum. The softmax runs over the keys: that says which operand
-of the first product is the key.
+of the first product is the key, transposes between the two taken into account.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from torch import fx
 
 from passes.ir.sizes import carrying_inputs, tensor_of
-from passes.ops import attention, matmul, reductions
+from passes.ops import attention, matmul, reductions, views
 from passes.ops.arguments import argument
 from passes.ops.rule import Kind
-from passes.ops.table import kind_of
+from passes.ops.table import kind_of, rule_for
 
 aten = torch.ops.aten
 
@@ -83,19 +83,19 @@ def _written_out(softmax: fx.Node) -> AttentionCore | None:
     from_right = reductions.one_dim(softmax)[0] - len(_shape(softmax))
     queries, keys, values = [], [], []
     head_dim = value_dim = None
-    for node, _ in scores:
+    for node, path in scores:
         product = _product(node)
         assert product is not None
         left, right, out = product.letters
-        key_is_left = out[from_right] in left
+        key_is_left = out[_before(path, from_right)] in left
         keys.append(product.left if key_is_left else product.right)
         queries.append(product.right if key_is_left else product.left)
         contracted = set(left) & set(right) - set(out)
         head_dim = head_dim or _size(product.left, left, contracted)
-    for node, origin in mixes:
+    for node, path in mixes:
         product = _product(node)
         assert product is not None
-        probs_left = product.left is origin
+        probs_left = product.left is path[-1]
         value, own, other = (
             (product.right, product.letters[1], product.letters[0])
             if probs_left
@@ -107,19 +107,30 @@ def _written_out(softmax: fx.Node) -> AttentionCore | None:
     return AttentionCore(tuple(queries), tuple(keys), tuple(values), mixes[0][0], head_dim, value_dim, heads)
 
 
-def _search(start: fx.Node, neighbours: Callable[[fx.Node], Iterable[fx.Node]]) -> Iterable[tuple[fx.Node, fx.Node]]:
-    """(product, the node it was reached from), looking through views and pointwise operators only."""
-    seen, stack = {start}, [start]
+def _search(
+    start: fx.Node, neighbours: Callable[[fx.Node], Iterable[fx.Node]]
+) -> Iterable[tuple[fx.Node, tuple[fx.Node, ...]]]:
+    """(product, the nodes from ``start`` to the one before it), looking through views and pointwise operators only."""
+    seen, stack = {start}, list[tuple[fx.Node, ...]]([(start,)])
     while stack:
-        origin = stack.pop()
-        for node in neighbours(origin):
+        path = stack.pop()
+        for node in neighbours(path[-1]):
             if node.op != "call_function":
                 continue
             if _product(node) is not None:
-                yield node, origin
+                yield node, path
             elif node not in seen and kind_of(node) in _ON_THE_WAY:
                 seen.add(node)
-                stack.append(node)
+                stack.append((*path, node))
+
+
+def _before(path: Iterable[fx.Node], from_right: int) -> int:
+    """Which dim of the first node's source, looking back along ``path``, its dim ``from_right`` is (both negative)."""
+    for node in path:
+        if node.op == "call_function" and rule_for(node) is views.PERMUTE:
+            order = views.permutation(node)
+            from_right = order[from_right] - len(order)
+    return from_right
 
 
 def _size(node: fx.Node, letters: str, wanted: set[str]) -> int | None:

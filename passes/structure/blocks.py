@@ -20,25 +20,26 @@ from passes.ops.rule import Kind
 from passes.ops.table import kind_of
 from passes.structure.attention_cores import AttentionCore
 from passes.structure.reach import Reach
+from passes.structure.role import Family, Part, Role
 from passes.structure.weight_uses import WeightUse
 
 aten = torch.ops.aten
 
-_OPERANDS = ("query", "key", "value")
+_OPERANDS = (Part.QUERY, Part.KEY, Part.VALUE)
 _CARRIES = frozenset({Kind.VIEW, Kind.POINTWISE, Kind.PRODUCT, Kind.GATE, Kind.NORM, Kind.REDUCTION})
 _HALVES_ON_THE_WAY = frozenset({Kind.VIEW, Kind.POINTWISE, Kind.PRODUCT, Kind.GATE, Kind.SUM})
 
 
 @dataclass(frozen=True)
 class Block:
-    """One attention, FFN or MLP: its linear nodes by part ("query", …, "up", "gate", "gate_up", "down").
+    """One attention, FFN or MLP: its linear nodes by part.
 
     ``tiles``: the fused gate and up are this many equal stretches of output features; 1 for other layouts.
     """
 
     name: str
-    family: str
-    parts: Mapping[str, frozenset[fx.Node]]
+    family: Family
+    parts: Mapping[Part, frozenset[fx.Node]]
     weights: tuple[str, ...]
     head_dim: int | None = None
     value_dim: int | None = None
@@ -49,34 +50,25 @@ class Block:
     def nodes(self) -> Set[fx.Node]:
         return frozenset().union(*self.parts.values())
 
-    def parts_of(self, nodes: Set[fx.Node]) -> set[str]:
+    def parts_of(self, nodes: Set[fx.Node]) -> set[Part]:
         """The parts that any of ``nodes`` plays."""
         return {part for part, own in self.parts.items() if own & nodes}
 
-    def role(self, parts: Set[str]) -> str:
-        """The role name of a weight that plays ``parts``; fused operands are named by their initials."""
-        if len(parts) == 1:
-            return f"{self.family}.{next(iter(parts))}"
-        if parts <= set(_OPERANDS):
-            return f"{self.family}.{''.join(p[0] for p in _OPERANDS if p in parts)}"
-        return "other"
+    def role(self, parts: Set[Part]) -> Role:
+        """The role of a weight that plays ``parts``; OTHER where they are no one part."""
+        return Role.of(self.family, Part.of(parts))
 
-    def head_shape(self, role: str, out_features: int, in_features: int) -> tuple[int | None, int | None]:
+    def head_shape(self, role: Role, out_features: int, in_features: int) -> tuple[int | None, int | None]:
         """(heads, head_dim) of a weight of this block, (None, None) where it has none."""
-        if self.family != "attention":
+        if role.family is not Family.ATTENTION or role.part is None:
             return None, None
-        operands = role.removeprefix("attention.")
-        if operands == "output":
-            size, features = self.value_dim, in_features
-        elif operands == "value":
-            size, features = self.value_dim, out_features
-        elif "v" in operands and operands != "value" and self.head_dim != self.value_dim:
+        size = self.value_dim if role.part in (Part.VALUE, Part.OUTPUT) else self.head_dim
+        fused = len(role.part.members) > 1
+        if fused and Part.VALUE in role.part.members and self.head_dim != self.value_dim:
             return None, None
-        else:
-            size, features = self.head_dim, out_features
+        features = in_features if role.leaves else out_features
         if size is None or features % size:
             return None, None
-        fused = operands not in (*_OPERANDS, "output")
         return (self.heads if fused else features // size), size
 
 
@@ -88,12 +80,12 @@ def attention_block(
         part: frozenset(linear for operand in operands for linear in sources[operand].linears)
         for part, operands in zip(_OPERANDS, (core.queries, core.keys, core.values), strict=True)
     }
-    parts["output"] = frozenset(_readers(core.output, sources, uses))
+    parts[Part.OUTPUT] = frozenset(_readers(core.output, sources, uses))
     weights = _weights(parts, uses)
-    return Block(name, "attention", parts, weights, core.head_dim, core.value_dim, core.heads)
+    return Block(name, Family.ATTENTION, parts, weights, core.head_dim, core.value_dim, core.heads)
 
 
-def _weights(parts: Mapping[str, Iterable[fx.Node]], uses: Mapping[fx.Node, WeightUse]) -> tuple[str, ...]:
+def _weights(parts: Mapping[Part, Iterable[fx.Node]], uses: Mapping[fx.Node, WeightUse]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uses[node].weight for nodes in parts.values() for node in nodes))
 
 
@@ -134,17 +126,17 @@ def feed_forward_block(
     if plain:
         if first != width or _width(plain[0]) != width:
             return None
-        parts = {"gate": activated, "up": plain}
+        parts = {Part.GATE: activated, Part.UP: plain}
     elif first == width:
-        parts = {"up": activated}
+        parts = {Part.UP: activated}
     elif isinstance(width, int) and first == 2 * width:
-        parts = {"gate_up": activated}
+        parts = {Part.GATE_UP: activated}
         tiles = 1 if _interleaved(activated[0], uses) else 2
     else:
         return None
     entry = uses[next(iter(feeding))].input
-    family = "ffn" if _has_residual(down, entry, uses) else "mlp"
-    nodes = {part: frozenset(linears) for part, linears in parts.items()} | {"down": frozenset({down})}
+    family = Family.FFN if _has_residual(down, entry, uses) else Family.MLP
+    nodes = {part: frozenset(linears) for part, linears in parts.items()} | {Part.DOWN: frozenset({down})}
     return Block(f"{family}.{index}", family, nodes, _weights(nodes, uses), tiles=tiles)
 
 

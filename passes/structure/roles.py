@@ -22,6 +22,7 @@ from passes.ir.info import trace_info
 from passes.structure.attention_cores import find_attention_cores
 from passes.structure.blocks import Block, attention_block, feed_forward_block
 from passes.structure.reach import reach
+from passes.structure.role import Role
 from passes.structure.stacks import find_stacks
 from passes.structure.weight_uses import WeightUse, weight_uses
 
@@ -35,7 +36,7 @@ class LinearRole:
 
     weight: str
     bias: str | None
-    role: str
+    role: Role
     shape: tuple[int, int]  # as stored
     out_dim: int  # stored dim of the output features: 0 for nn.Linear, 1 for Conv1D
     node: fx.Node = field(repr=False)
@@ -74,7 +75,7 @@ class Roles:
                 return role
         raise KeyError(f"no linear of the graph multiplies by {weight!r}")
 
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[Role, ...]:
         """The roles that exist, sorted."""
         return tuple(sorted({r.role for r in self.linears}))
 
@@ -109,10 +110,10 @@ def _collect(
     for weight, its_uses in by_weight.items():
         nodes = {use.node for use in its_uses}
         homes = [(block, block.parts_of(nodes)) for block in blocks if block.parts_of(nodes)]
-        role, block = "other", None
+        role, block = Role.OTHER, None
         if len({b.family for b, _ in homes}) == 1:
-            block = homes[0][0]
-            role = block.role({part for _, parts in homes for part in parts})
+            role = homes[0][0].role({part for _, parts in homes for part in parts})
+            block = homes[0][0] if role is not Role.OTHER else None
         shape = tuple(get_attribute(graph_module, weight).shape)
         first = its_uses[0]
         heads, head_dim = (

@@ -16,6 +16,7 @@ from passes.ops.rule import Kind
 from passes.ops.table import kind_of
 from passes.structure.blocks import Block
 from passes.structure.reach import Reach
+from passes.structure.role import Family, Part
 from passes.structure.weight_uses import WeightUse
 
 
@@ -27,16 +28,19 @@ def find_stacks(
     encoder: set[fx.Node] = set()
     decoder: set[fx.Node] = set()
     for block in blocks:
-        if block.family != "attention" or not block.parts["query"] or not block.parts["key"]:
+        if block.family is not Family.ATTENTION:
             continue
-        queried = [uses[node].input for node in block.parts["query"]]
-        attended = [uses[node].input for node in block.parts["key"]]
+        queries, keys = block.parts[Part.QUERY], block.parts[Part.KEY]
+        if not queries or not keys:
+            continue
+        queried = [uses[node].input for node in queries]
+        attended = [uses[node].input for node in keys]
         streams = _streams(queried, sources, uses)
         if not streams or streams & _streams(attended, sources, uses):
             continue  # learned queries (attention pooling), or self-attention
         behind_keys = ancestors(attended)
         encoder |= behind_keys
-        decoder |= (ancestors(queried) - behind_keys) | set(block.parts["query"]) | descendants(block.parts["query"])
+        decoder |= (ancestors(queried) - behind_keys) | set(queries) | descendants(queries)
     return {
         block.name: "decoder" if block.nodes & decoder else "encoder"
         for block in blocks

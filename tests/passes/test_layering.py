@@ -1,5 +1,8 @@
 """The direction of imports: passes knows nothing of bpc, analyses nothing of rewrites, and nothing goes in circles.
 
+The packages of `passes` stand on one another in this order: ir, ops, then structure, frontend, analysis and verify side
+by side, then plan, rewrite and the modules that put them together.
+
 Every import counts, wherever it stands: one inside a function, or for type checkers only, is a dependency all the same.
 """
 
@@ -17,12 +20,22 @@ ROOT = Path(__file__).parents[2]
 # {files: packages they must not import}
 FORBIDDEN = {
     "passes": ("bpc", "transformers"),
-    "passes/analysis": ("passes.rewrite", "passes.driver", "passes.planning", "passes.masks"),
-    "passes/masks": ("passes.rewrite", "passes.analysis"),
     "bpc/scores": ("bpc.spec", "bpc.program"),
     "bpc/timing": ("bpc.emit", "bpc.bench"),
     "bpc/emit": ("bpc.dense", "bpc.bench"),
     "bpc/bench": ("bpc.cli",),
+}
+# {package: all of `passes` that it may import besides itself}
+ALLOWED = {
+    "passes/ir": (),
+    "passes/ops": ("passes.ir",),
+    "passes/structure": ("passes.ir", "passes.ops"),
+    "passes/frontend": ("passes.ir", "passes.ops"),
+    "passes/analysis": ("passes.ir", "passes.ops", "passes.options", "passes.plan"),
+    "passes/verify": ("passes.ir", "passes.ops"),
+    "passes/masks": ("passes.ir",),
+    "passes/plan": ("passes.ir", "passes.verify"),
+    "passes/rewrite": ("passes.ir", "passes.ops", "passes.masks", "passes.analysis", "passes.plan", "passes.options"),
 }
 
 
@@ -43,9 +56,19 @@ def targets(source: str, modules: Collection[str]) -> set[str]:
     return {inner if inner in modules else module for module, inner in pairs} & set(modules)
 
 
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == p or name.startswith(p + ".") for p in packages)
+
+
 def breaches(source: str, forbidden: tuple[str, ...]) -> list[str]:
     names = {full for module, name in imports(source) for full in (module, f"{module}.{name}")}
-    return sorted(name for name in names if any(name == f or name.startswith(f + ".") for f in forbidden))
+    return sorted(name for name in names if within(name, forbidden))
+
+
+def strays(source: str, top: str, allowed: tuple[str, ...]) -> list[str]:
+    """What a file imports of the package ``top`` beyond ``allowed``."""
+    names = {f"{module}.{name}" if module == top and name else module for module, name in imports(source)}
+    return sorted(name for name in names if within(name, (top,)) and not within(name, allowed))
 
 
 def sources(package: str) -> dict[str, str]:
@@ -76,12 +99,27 @@ def test_imports_point_one_way(folder: str) -> None:
     assert not found
 
 
-def test_no_modules_import_each_other() -> None:
-    assert cycles(sources("bpc")) == []
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_packages_stand_on_those_below(folder: str) -> None:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    allowed = (folder.replace("/", "."), *ALLOWED[folder])
+    assert not {str(f.relative_to(ROOT)): s for f in files if (s := strays(f.read_text(), "passes", allowed))}
 
 
-def test_no_packages_import_each_other() -> None:
-    assert cycles(sources("bpc"), depth=2) == []
+def test_every_package_has_its_place() -> None:
+    packages = {f"passes/{f.parent.name}" for f in (ROOT / "passes").glob("*/*.py")}
+    assert packages == set(ALLOWED)
+
+
+@pytest.mark.parametrize("package", ["passes", "bpc"])
+def test_no_modules_import_each_other(package: str) -> None:
+    assert cycles(sources(package)) == []
+
+
+@pytest.mark.parametrize("package", ["passes", "bpc"])
+def test_no_packages_import_each_other(package: str) -> None:
+    assert cycles(sources(package), depth=2) == []
 
 
 @pytest.mark.parametrize(
@@ -100,6 +138,13 @@ def test_the_check_sees_every_form_of_import(source: str) -> None:
 
 def test_the_check_does_not_go_by_prefix_alone() -> None:
     assert not breaches("import bpcx, passes.rewriter", ("bpc", "passes.rewrite"))
+
+
+def test_strays_are_told_by_package_and_not_by_prefix() -> None:
+    source = (
+        "import passes.ir.graph, torch\nfrom passes import analysis, ir\nfrom passes.iris import passes\nimport passes"
+    )
+    assert strays(source, "passes", ("passes.ir",)) == ["passes", "passes.analysis", "passes.iris"]
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,15 @@ from bpc.scores.attach import is_masked
 from bpc.scores.files import save_masks
 from bpc.scores.structure import live_structure
 from passes import MaskError
+from passes.structure.role import Role
 
 
 def ffn_plans() -> list[MaskPlan]:
     """up (6 x 4) and down (4 x 6) share one score per dim."""
     common = {"scores": "up.weight", "group": "ffn", "out_dim": 0, "part": "ffn.0"}
     return [
-        MaskPlan("up.weight", "up.bias", (6, 4), (1, 4), transposed=False, role="ffn.up", **common),
-        MaskPlan("down.weight", None, (4, 6), (4, 1), transposed=True, role="ffn.down", **common),
+        MaskPlan("up.weight", "up.bias", (6, 4), (1, 4), transposed=False, role=Role.FFN_UP, **common),
+        MaskPlan("down.weight", None, (4, 6), (4, 1), transposed=True, role=Role.FFN_DOWN, **common),
     ]
 
 
@@ -30,7 +31,7 @@ def attention_plans() -> list[MaskPlan]:
     for name in ("query", "key", "value", "output"):
         weight = f"{name}.weight"
         plans.append(
-            MaskPlan(weight, f"{name}.bias", (8, 8), (2, 2), weight, False, 0, f"attention.{name}", "attention",
+            MaskPlan(weight, f"{name}.bias", (8, 8), (2, 2), weight, False, 0, Role(f"attention.{name}"), "attention",
                      part="attention.0", heads=4)
         )  # fmt: skip
     return plans
@@ -61,7 +62,7 @@ def test_paired_dims_live_and_die_together_and_take_the_bias_along() -> None:
 
 
 def test_fused_halves_share_the_scores_of_one() -> None:
-    plan = MaskPlan("gate_up.weight", None, (8, 4), (1, 4), "s", False, 0, "ffn.gate_up", "ffn", tiles=2)
+    plan = MaskPlan("gate_up.weight", None, (8, 4), (1, 4), "s", False, 0, Role.FFN_GATE_UP, "ffn", tiles=2)
     masks = MaskSet([plan], SETTINGS)
     with torch.no_grad():
         masks.scores["s"][1] = -5.0

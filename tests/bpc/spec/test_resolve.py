@@ -15,6 +15,7 @@ from torch import nn
 from bpc.scores.plan import MaskPlan
 from bpc.spec import SpecError, explain, load_spec, resolve
 from passes.frontend.trace import trace
+from passes.structure.role import Family
 from passes.structure.roles import Roles, find_roles
 
 CAUSAL: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -222,7 +223,7 @@ def test_presets_fit_every_layout(
     for roles in (bert, gpt2, llama, phi3, bart):
         found = resolve(load_spec(preset), roles)
         wanted = [
-            r for r in roles if r.role.startswith("attention.") or (r.role.startswith("ffn.") and preset != "heads")
+            r for r in roles if r.role.family is Family.ATTENTION or (r.role.family is Family.FFN and preset != "heads")
         ]
         assert [p.weight for p in found] == [r.weight for r in wanted]
 

@@ -11,6 +11,7 @@ import transformers as hf
 from torch import nn
 
 from passes.frontend.trace import trace
+from passes.structure.role import Family
 from passes.structure.roles import Roles, find_roles
 
 BASE: dict[str, Any] = {
@@ -181,7 +182,7 @@ def roles_of(family: str, attention: str = "eager", dynamic: bool = False) -> Ro
 def test_every_linear_of_every_family_gets_its_role(family: str, attention: str) -> None:
     roles = roles_of(family, attention)
     assert Counter(r.role for r in roles) == FAMILIES[family][4]
-    heads = {r.head_dim for r in roles if r.role.startswith("attention.")}
+    heads = {r.head_dim for r in roles if r.role.family is Family.ATTENTION}
     assert heads == {8}
 
 
@@ -351,3 +352,24 @@ def test_bare_parameters() -> None:
     up, down = find_roles(trace(Bare(), torch.randn(2, 5, 8)))
     assert (up.weight, up.bias, up.role, up.out_dim) == ("up", "bias", "ffn.up", 1)
     assert (down.weight, down.bias, down.role, down.out_dim) == ("down", None, "ffn.down", 0)
+
+
+class Reused(nn.Module):
+    """One weight makes the queries and reads the output: no one part, so in no block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = nn.functional.scaled_dot_product_attention(self.twice(x), self.key(x), self.value(x))
+        return x + self.twice(mixed)
+
+
+def test_a_weight_of_two_parts_is_in_no_block() -> None:
+    roles = find_roles(trace(Reused(), torch.randn(2, 5, 8), dynamic=False))
+    assert {r.weight: (r.role, r.block_id, r.heads) for r in roles} == {
+        "twice.weight": ("other", None, None),
+        "key.weight": ("attention.key", "attention.0", 1),
+        "value.weight": ("attention.value", "attention.0", 1),
+    }
