@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
+import pytest
+
 import bpc
 import passes
+from passes.structure.roles import find_roles
 
 
 def test_bpc_exports_exactly_these_names() -> None:
@@ -20,3 +25,16 @@ def test_what_passes_promises_is_there() -> None:
     )
     for name in passes.__all__:
         assert hasattr(passes, name), name
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "value"),
+    [
+        ("passes.program", "trace", passes.trace),
+        ("passes.program", "TraceError", passes.TraceError),
+        ("passes.analysis.roles", "find_roles", find_roles),
+    ],
+)
+def test_old_homes_forward_with_a_warning(old: str, name: str, value: object) -> None:
+    with pytest.warns(DeprecationWarning, match=old):
+        assert getattr(import_module(old), name) is value

@@ -255,9 +255,16 @@ MIXING: Mapping[Any, list[Example]] = {
     aten.sum.default: [ex(lambda z: aten.sum(z), X)],
     aten.var.correction: [ex(lambda z: aten.var(z, [2], correction=0, keepdim=True), X)],
     aten.var.dim: [ex(lambda z: aten.var(z, [1], True, False), X)],
-    aten.std.correction: [ex(lambda z: aten.std(z, [2], correction=0, keepdim=True), X)],
+    aten.std.correction: [
+        ex(lambda z: aten.std(z, [2], correction=0, keepdim=True), X),
+        ex(lambda z: aten.std(z, correction=1), X),
+    ],
     aten.std.dim: [ex(lambda z: aten.std(z, [1], True, False), X), ex(lambda z: aten.std(z, [1]), XT)],
-    aten.unfold.default: [ex(lambda z: aten.unfold(z, 2, 3, 2), X), ex(lambda z: aten.unfold(z, 1, 2, 1), XT)],
+    aten.unfold.default: [
+        ex(lambda z: aten.unfold(z, 2, 3, 2), X),
+        ex(lambda z: aten.unfold(z, 1, 1, 2), X),  # a step beyond the window: entries that nobody reads
+        ex(lambda z: aten.unfold(z, 1, 2, 1), XT),
+    ],
     aten.amax.default: [ex(lambda z: aten.amax(z, [-1]), X), ex(lambda z: aten.amax(z, [1], True), XT)],
     aten.amin.default: [ex(lambda z: aten.amin(z, [1, 2]), X)],
     aten.any.dim: [ex(lambda z: aten.any(z, 2), mask(*X))],
