@@ -6,8 +6,6 @@ import ast
 import copy
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
-from typer.testing import CliRunner
 
 import passes
-from bpc.cli import app
 from bpc.dense import DenseModel, load
 from bpc.verify import Unusable, Verdict, verify
 from bpc.verify.plan import Difference, Plan
@@ -247,40 +243,6 @@ def test_a_model_that_was_shrunk_twice_is_held_against_the_first(written: Path, 
     DenseModel.from_shrink(passes.shrink(graph), once).save_pretrained(tmp_path)
     verdict = verify(tmp_path, once)
     assert verdict.agrees, str(verdict)
-
-
-# ---------------------------------------------------------------------------------------------------- the command line
-
-
-def test_the_command_in_a_process_of_its_own(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    against = tmp_path_factory.getbasetemp() / "masked"
-    command = [sys.executable, "-m", "bpc", "verify", str(directory), "--against", str(against)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("agrees: ") == 6
-
-
-def test_exit_codes_and_masks(directory: Path, masked: nn.Module, tmp_path: Path) -> None:
-    def run(*arguments: object) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["verify", *map(str, arguments)])
-        return result.exit_code, result.output
-
-    unmasked = copy.deepcopy(masked)
-    mask = masked.get_parameter(VALUE) != 0
-    with torch.no_grad():
-        unmasked.get_parameter(VALUE)[~mask] = 1
-    unmasked.save_pretrained(tmp_path / "unmasked")
-    save_file({VALUE: mask}, tmp_path / "masks.safetensors")
-    against = ("--against", tmp_path / "unmasked", "--reweightings", 1)
-    assert run(directory, *against, "--masks", tmp_path / "masks.safetensors")[0] == 0
-    code, output = run(directory, *against)
-    assert code == 1
-    assert VALUE in output
-    code, output = run(tmp_path)
-    assert code == 2
-    assert "is no saved dense model" in output
-    save_file({VALUE: mask.float()}, tmp_path / "masks.safetensors")
-    assert run(directory, *against, "--masks", tmp_path / "masks.safetensors")[0] == 2
 
 
 # -------------------------------------------------------------------------------------------------------- independence

@@ -1,0 +1,55 @@
+"""What `bpc bench` measures and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bpc.cli.commands import run
+
+
+@pytest.mark.slow
+def test_bench_times_directories_and_writes_json(model_directory: Path, tmp_path: Path) -> None:
+    sides = ("--dense", model_directory, "--small", model_directory, "--json", tmp_path / "bench.json")
+    extra = ("--profile", "--plot", tmp_path / "bench.png")
+    result = run("bench", *sides, "--shape", "2x8", "--shape", "1x5", "--repeats", "7", "--threads", "1", *extra)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert [(row["batch"], row["length"]) for row in rows] == [(2, 8), (1, 5)]
+    assert all(row["arithmetic_ratio"] == 1.0 and row["speedup"] > 0 for row in rows)
+    assert result.output.count("time per operator") == 2
+    assert "LayerNormalization" in result.output
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_bench_takes_every_dtype_its_runtime_has(model_directory: Path, tmp_path: Path) -> None:
+    sides = ("--dense", model_directory, "--small", model_directory, "--json", tmp_path / "bench.json")
+    kinds = ("--dtype", "int8", "--dtype", "bfloat16", "--runtime", "onnx", "--runtime", "eager")
+    result = run(
+        "bench", *sides, *kinds, "--dense-dtype", "float32", "--shape", "2x8", "--repeats", "7", "--threads", "1"
+    )
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert [(row["runtime"], row["dtype"]) for row in rows] == [
+        ("onnx", "float32 → int8"),
+        ("eager", "float32 → bfloat16"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shape", "8"], "--shape 8: write batch x length"),
+        (["--runtime", "tensorrt"], "choose onnx, eager, compiled"),
+        (["--dtype", "bfloat16"], "onnx on cpu have float32, int8"),
+        (["--runtime", "eager", "--profile"], "add --runtime onnx"),
+        ([], "missing.onnx does not exist"),
+    ],
+)
+def test_bench_refuses_what_it_cannot_time(model_directory: Path, options: list[str], message: str) -> None:
+    result = run("bench", "--dense", "missing.onnx", "--small", model_directory, *options)
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")

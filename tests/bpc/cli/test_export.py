@@ -1,0 +1,36 @@
+"""What `bpc export` offers and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from bpc.cli import export
+from bpc.emit.onnx import Dtype
+from bpc.emit.recipe import Target
+from tests.bpc.cli.commands import run
+
+
+def test_export_offers_what_there_is() -> None:
+    hints = get_type_hints(export)  # the module's own names: importing bpc.emit for --help would take seconds
+    assert (get_args(hints["target"]), get_args(hints["dtype"])) == (get_args(Target), get_args(Dtype))
+    result = run("export", "--model", "m", "--out", "m.onnx", "--target", "gpu")
+    assert result.exit_code == 2
+    assert "'gpu'" in result.output
+
+
+@pytest.mark.slow
+def test_export_writes_an_onnx_file_with_dynamic_axes(model_directory: Path, tmp_path: Path) -> None:
+    result = run("export", "--model", model_directory, "--out", tmp_path / "model.onnx")
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    ids = torch.randint(4, 16, (5, 11))
+    feeds = {i.name: (torch.ones_like(ids) if "mask" in i.name else ids).numpy() for i in session.get_inputs()}
+    model = AutoModelForSequenceClassification.from_pretrained(model_directory).eval()
+    expected = model(ids, attention_mask=torch.ones_like(ids)).logits
+    torch.testing.assert_close(torch.from_numpy(session.run(None, feeds)[0]), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,91 @@
+"""Runs of `bpc prune` on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+import bpc.train
+from bpc.dense import load
+from tests.bpc.cli.commands import prune
+
+
+def test_prune_stops_on_ctrl_c_and_resumes_to_the_same_masks(
+    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prune(model_directory, texts, tmp_path / "whole", spec_file, "--eval", texts)
+    assert whole.exit_code == 0, whole.output
+    assert "accuracy" in whole.output
+    step = bpc.train.Trainer.training_step
+    calls = []
+
+    def interrupted_at_step_5(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(None)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(bpc.train.Trainer, "training_step", interrupted_at_step_5)
+    stopped = prune(model_directory, texts, tmp_path / "cut", spec_file)
+    assert stopped.exit_code == 130
+    assert "stopped at step 5" in stopped.output
+    again = prune(model_directory, texts, tmp_path / "cut", spec_file)
+    assert again.exit_code == 1
+    assert "add --resume" in again.output.replace("\n", " ")
+    resumed = prune(model_directory, texts, tmp_path / "cut", spec_file, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    masks, expected = (load_file(tmp_path / name / "masks.safetensors") for name in ("cut", "whole"))
+    assert masks.keys() == expected.keys()
+    assert any(not mask.all() for mask in expected.values())
+    assert all(torch.equal(masks[name], expected[name]) for name in masks)
+    small = load(tmp_path / "whole" / "small").module
+    assert sum(p.numel() for p in small.parameters()) < sum(
+        p.numel()
+        for p in AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole" / "masked").parameters()
+    )
+    assert json.loads((tmp_path / "whole" / "spec.json").read_text())["name"] == "struct (changed)"
+
+
+def test_texts_longer_than_the_model_are_refused_at_once(
+    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path
+) -> None:
+    result = prune(model_directory, texts, tmp_path / "out", spec_file, "--max-length", 513)
+    assert result.exit_code == 1
+    assert "--max-length 513: the model has positions for 512 tokens" in result.output.replace("\n", "")
+
+
+def test_filling_uses_the_zeros_that_are_left(model_directory: Path, texts: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "filled.json"
+    rules = [{"roles": "attention.*", "block": [4, 4]}, {"roles": "ffn.*", "block": [1, "in_features"], "paired": True}]
+    spec.write_text(json.dumps({"rules": rules, "fill": True, "floor": 0.3, "scores": {"learning_rate": 0.5}}))
+    result = prune(model_directory, texts, tmp_path / "out", spec, "--fill-epochs", "0.25")
+    assert result.exit_code == 0, result.output
+    small = dict(load(tmp_path / "out" / "small").module.named_parameters())
+    weights = [w for name, w in small.items() if name.endswith("value.weight") and w.numel() > 64]
+    assert weights
+    assert not any((weight == 0).any() for weight in weights)
+    masks = load_file(tmp_path / "out" / "masks.safetensors")
+    assert any(not mask.all() and mask.any() for name, mask in masks.items() if name.endswith("value.weight"))
+
+
+def test_resume_without_a_checkpoint_is_refused(
+    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path
+) -> None:
+    result = prune(model_directory, texts, tmp_path / "out", spec_file, "--resume")
+    assert result.exit_code == 1
+    assert "holds no checkpoint" in result.output.replace("\n", "")
+
+
+def test_one_label_is_no_task(model_directory: Path, spec_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("text,label\na,x\nb,x\n")
+    result = prune(model_directory, tmp_path / "d.csv", tmp_path / "out", spec_file)
+    assert result.exit_code == 1
+    assert "every row has the label 'x'; a classifier needs two or more" in result.output.replace("\n", "")
