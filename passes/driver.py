@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, get_args
 
@@ -18,7 +18,7 @@ from passes.frontend.trace import trace
 from passes.ir.info import TraceError, trace_info
 from passes.ir.manager import Pass, PassManager, PassRecord
 from passes.ir.session import exclusive
-from passes.masks import MaskSource, resolve_masks
+from passes.masks import MaskError, MaskSource, resolve_masks
 from passes.options import Granularity, ShrinkOptions
 from passes.plan.check import Check, example_check
 from passes.plan.errors import ModuleViewError
@@ -87,6 +87,7 @@ def shrink(
     Exactness is promised for attention rows that see at least one key.
     """
     options = ShrinkOptions(granularity, multiple)
+    _refuse_meta(graph_module)
     baked = PassManager((BakeWeights(),)).run(graph_module)  # weights computed from masks: numbers
     graph_module = baked.graph_module
     resolved = resolve_masks(graph_module, masks)
@@ -123,7 +124,7 @@ def shrink(
             resolved,
             granularity,
             example=partial(example_check, small),
-            coarser=partial(_coarser_plans, granularity, multiple),
+            coarser=partial(_coarser_plans, options),
         ),
     )
     report = build_report(before, small, outcome.facts["shrink-dims"]["analysis"], agreement)
@@ -131,7 +132,7 @@ def shrink(
         view="graph",
         dtype=str(least_precise(graph_module)).removeprefix("torch."),
         seed=SEED,
-        options={"granularity": granularity, "multiple": multiple, "tolerance": tolerance},
+        options={**asdict(options), "tolerance": tolerance},
         versions=versions(),
         masked=masked_digests,
         small=digests(small.named_parameters()),
@@ -140,6 +141,15 @@ def shrink(
         agreement=plain(agreement),
     )
     return ShrinkResult(small, plan, report, certificate)
+
+
+def _refuse_meta(graph_module: fx.GraphModule) -> None:
+    for name, tensor in (*graph_module.named_parameters(), *graph_module.named_buffers()):
+        if tensor.is_meta:
+            raise MaskError(
+                f"{name!r} is on the meta device, and shrinking writes and compares numbers: "
+                "passes.plan_shrink(graph, masks, read=...) makes the plan without them"
+            )
 
 
 _MOST_ROUNDS = 16  # every round removes something; what a model leaves after so many is exact, if not the least
@@ -160,17 +170,15 @@ def _shrink_again(
     return graph_module, record
 
 
-def _coarser_plans(
-    granularity: Granularity, multiple: int, zeroed: nn.Module, check: Check
-) -> Iterator[tuple[str, Plan]]:
+def _coarser_plans(options: ShrinkOptions, zeroed: nn.Module, check: Check) -> Iterator[tuple[str, Plan]]:
     """Plans that cut attention less finely, for a model whose forward cannot follow the one that was made."""
     try:
         graph = trace(zeroed, dict(check.kwargs) or check.args)
     except TraceError as error:
         raise ModuleViewError(f"no coarser plan can be made for {type(zeroed).__name__}: {error}") from error
     order: tuple[Granularity, ...] = get_args(Granularity)
-    for coarser in order[order.index(granularity) + 1 :]:
-        yield coarser, shrink(graph, granularity=coarser, multiple=multiple, verify=False).plan
+    for coarser in order[order.index(options.granularity) + 1 :]:
+        yield coarser, shrink(graph, granularity=coarser, multiple=options.multiple, verify=False).plan
 
 
 def least_precise(graph_module: fx.GraphModule) -> torch.dtype:

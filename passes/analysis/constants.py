@@ -144,7 +144,7 @@ class Constants:
         fact = self.fact(form.input)
         const, value = fact.const, fact.value
         if const.dim() > 1:
-            flat_const, flat_value = const.reshape(-1, const.shape[-1]), value.reshape(-1, value.shape[-1])
+            flat_const, flat_value = const.flatten(0, -2), value.flatten(0, -2)
             const = flat_const.all(0) & (flat_value.amin(0) == flat_value.amax(0))
             value = flat_value[0]
         return const & torch.isfinite(value), value

@@ -51,6 +51,7 @@ def keep_something(coupling: Coupling, graph: fx.Graph) -> None:
             for dim in range(len(shape_of(node)))
             if (found := axis(node, dim)) is not None
             and (kept := coupling.keep_axis(found)) is not None
+            and len(kept) > 0
             and not bool(kept.any())
         ]
         if not empty:

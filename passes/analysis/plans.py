@@ -112,4 +112,4 @@ def _rows_to_clear(constants: Constants, liveness: Liveness) -> dict[str, tuple[
 
 
 def _last_dim(fact: torch.Tensor) -> torch.Tensor:
-    return fact.reshape(-1, fact.shape[-1]).any(0)
+    return fact.flatten(0, -2).any(0)

@@ -155,8 +155,11 @@ def _register(
     names_of: dict[str, list[str]] = {}
     for alias, canonical in aliases.items():
         names_of.setdefault(canonical, []).append(alias)
+    named = _tensors(model)
     for name, tensor in new.items():
-        parameter = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+        before = named.get(name)  # None: a bias that folding added, which trains as the others do
+        trains = tensor.is_floating_point() if before is None else before.requires_grad
+        parameter = nn.Parameter(tensor, requires_grad=trains)
         for alias in names_of.get(name, [name]):
             owner, leaf = _owner(model, alias)
             if leaf in owner._buffers:
