@@ -24,6 +24,7 @@ from bpc.directory import (
 )
 from passes.certificate import Certificate
 from passes.driver import ShrinkResult, shrink
+from passes.frontend.reference import masked_reference
 from passes.frontend.trace import trace
 from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
@@ -31,6 +32,7 @@ from passes.plan.copies import full_copy
 from passes.plan.plan import ModuleView, Plan
 from passes.report import ShrinkReport, count_parameters
 from passes.rewrite.replace_constants import ReplaceConstants
+from passes.verify import verify_equivalent
 
 if TYPE_CHECKING:
     from bpc.emit.onnx import Dtype
@@ -189,15 +191,18 @@ def _graph_of(module: nn.Module, example: Example, cuts: GraphCuts | None) -> fx
     """The graph of a small module on the CPU, its dead sublayers replaced by their constants.
 
     What the module only keeps because its forward could not follow ``cuts`` is zero, and goes from the graph again.
+    Raises `VerificationError` if the graph is not what torch.export makes of the module.
     """
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
         module = full_copy(module).cpu()
     args, kwargs = example
     traced = trace(module, kwargs or args)
-    graph = PassManager((ReplaceConstants(),)).run(traced).graph_module
-    if cuts is not None and count_parameters(graph) > cuts.parameters:
-        graph = shrink(traced, granularity=cuts.granularity, multiple=cuts.multiple).graph_module
-    return graph
+    outcome = PassManager((ReplaceConstants(),)).run(traced)
+    if cuts is not None and count_parameters(outcome.graph_module) > cuts.parameters:
+        return shrink(traced, granularity=cuts.granularity, multiple=cuts.multiple).graph_module
+    if outcome.modified:
+        verify_equivalent(masked_reference(traced), outcome.graph_module, traced=traced)
+    return outcome.graph_module
 
 
 def load(path: str | Path) -> DenseModel:

@@ -69,14 +69,19 @@ def compare(
 
 
 def verify_equivalent(
-    reference: fx.GraphModule, candidate: fx.GraphModule, *, tolerance: float | None = None, seed: int = 0
+    reference: fx.GraphModule,
+    candidate: fx.GraphModule,
+    *,
+    tolerance: float | None = None,
+    seed: int = 0,
+    traced: fx.GraphModule | None = None,
 ) -> Agreement:
-    """Compare two graphs on the example and on fresh inputs; see `record_reference` and `compare`."""
+    """Compare two graphs on the example and on fresh inputs; arguments as for `record_reference` and `compare`."""
 
     def locate(trial: Trial) -> str:
         return first_divergence(reference, candidate, trial.args, trial.kwargs)
 
-    return compare(record_reference(reference, seed), candidate, tolerance=tolerance, locate=locate)
+    return compare(record_reference(reference, seed, traced=traced), candidate, tolerance=tolerance, locate=locate)
 
 
 class _Judge:
