@@ -157,22 +157,3 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
     path.write_text("!!python/object/apply:os.system ['true']")
     with pytest.raises(SpecError, match="is not valid YAML"):
         load_spec(path)
-
-
-@pytest.mark.parametrize(("method", "ends"), [("sigmoid_threshold", (0.0, 0.1)), ("topk", (1.0, 0.25))])
-def test_default_thresholds_follow_the_method(method: str, ends: tuple[float, float]) -> None:
-    schedule = load_spec(rules() | {"method": method}).threshold_schedule()
-    assert (schedule.initial, schedule.final) == ends
-
-
-def test_the_schedule_is_the_papers_in_shares_of_the_run() -> None:
-    spec = load_spec(rules() | {"schedule": {"warmup": 0.05, "initial_warmup": 1, "final_warmup": 10}})
-    schedule = spec.threshold_schedule()
-    assert (schedule.warmup, schedule.cooldown) == pytest.approx((0.05, 0.5))
-    assert [schedule.threshold(p) for p in (0.05, 0.5, 1.0)] == pytest.approx([0.0, 0.1, 0.1])
-
-
-def test_group_weights_take_the_exact_name_before_a_glob() -> None:
-    spec = load_spec(rules() | {"regularization": {"groups": {"decoder.*": 2.0, "decoder.ffn": 3.0}}})
-    weight = spec.regularization.weight
-    assert (weight("decoder.attention"), weight("decoder.ffn"), weight("attention")) == (2.0, 3.0, 1.0)

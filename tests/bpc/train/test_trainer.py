@@ -11,7 +11,7 @@ from transformers import BertForSequenceClassification, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
 from bpc.program import Program
-from bpc.train import Trainer, distillation_loss, score_learning_rate, score_parameters, weight_parameters
+from bpc.train import Trainer, score_learning_rate, score_parameters, weight_parameters
 from passes import MaskError
 
 Make = Callable[..., Any]
@@ -198,25 +198,6 @@ def test_hand_written_loop(make_program: Make, dataset: list[dict[str, Any]]) ->
         optimizer.step()
     program.set_progress(1.0)
     assert program.density() < 0.8
-
-
-def test_teacher_with_other_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match="same outputs"):
-        distillation_loss(torch.zeros(2, 3), torch.zeros(2, 4))
-
-
-def test_ignored_positions_do_not_count() -> None:
-    student, teacher = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
-    labels = torch.tensor([[1, -100, 2], [-100, -100, 4]])
-    kept = labels != -100
-    torch.testing.assert_close(
-        distillation_loss(student, teacher, labels=labels), distillation_loss(student[kept], teacher[kept])
-    )
-
-
-@pytest.mark.parametrize(("steps", "expected"), [(1800, 0.029), (110_000, 0.01), (10, 0.3)])
-def test_score_learning_rate_fits_the_run(steps: int, expected: float) -> None:
-    assert score_learning_rate(steps) == pytest.approx(expected, rel=0.03)
 
 
 def test_a_run_that_diverges_is_stopped(make_program: Make, arguments: Make, dataset: list[dict[str, Any]]) -> None:
