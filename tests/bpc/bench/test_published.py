@@ -10,12 +10,7 @@ from typer.testing import CliRunner
 
 import passes
 from bpc.bench import __main__ as commands
-from bpc.bench.plot import speedup_figure
-from bpc.bench.profile import profile, profile_table
 from bpc.bench.published import PublishedModel, published_model, published_models, published_points, structure_masks
-from bpc.bench.result import Comparison, this_machine
-from bpc.emit.onnx import export_onnx
-from bpc.timing.alternate import Timing
 from passes.structure.roles import find_roles
 
 
@@ -110,27 +105,6 @@ def test_arithmetic_of_published_points_is_that_of_the_rebuilt_model() -> None:
     ratio, speedup = published_points(length=128)["19"]
     assert speedup == pytest.approx(2.44, abs=0.01)
     assert ratio == pytest.approx(3.75, abs=0.01)  # the FLOP counter's figure for the rebuilt graph at this length
-
-
-def test_profile_counts_launches(tmp_path: Path) -> None:
-    path = export_onnx(tiny_base(), tmp_path / "m.onnx").path
-    found = profile(path, 2, 5, threads=1)
-    assert found["Attention"][0] == 2
-    assert all(ms > 0 for _, ms in found.values())
-    table = profile_table(path, path, 2, 5, threads=1)
-    assert table.row_count == len(found) + 1
-
-
-def test_plot_holds_measured_and_published_points() -> None:
-    times = [Timing(n, (t,) * 7) for n, t in (("dense", 0.4), ("small", 0.1))]
-    c = Comparison(8, 64, "onnx", "float32", *times, 5_000, 1_000, None, "wall", this_machine(1))
-    (axes,) = speedup_figure([c], {"19": (3.8, 2.4), "20": (3.0, 2.0)}, annotate=["19"]).axes
-    assert [text.get_text() for text in axes.texts] == ["19"]
-    points = [tuple(map(float, xy)) for group in axes.collections for xy in group.get_offsets()]
-    assert (5.0, 4.0) in points
-    assert (3.8, 2.4) in points
-    with pytest.raises(ValueError, match="no comparison"):
-        speedup_figure([])
 
 
 def test_baseline_command_times_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

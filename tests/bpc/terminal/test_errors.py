@@ -1,0 +1,51 @@
+"""Exit codes, and which errors are the user's to mend."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from bpc.directory import LoadError
+from bpc.emit.check import ExportError
+from bpc.spec import SpecError
+from bpc.terminal.errors import CommandError, reports_errors
+from passes import MaskError, VerificationError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CommandError("say what"), 1),
+        (SpecError("say what"), 1),
+        (MaskError("say what"), 1),
+        (LoadError("say what"), 1),
+        (PermissionError("say what"), 1),
+        (VerificationError("say what"), 3),
+        (ExportError("say what"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_known_errors_are_a_line_and_an_exit_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        reports_errors(command)()
+    assert caught.value.exit_code == code
+    said = capsys.readouterr()
+    assert said.err.strip() == ("interrupted" if code == 130 else "error: say what")
+    assert said.out == ""
+
+
+def test_faults_of_our_own_keep_their_traceback() -> None:
+    @reports_errors
+    def command(count: int) -> None:
+        """What it does."""
+        raise ZeroDivisionError(count)
+
+    with pytest.raises(ZeroDivisionError, match="3"):
+        command(count=3)
+    assert command.__doc__ == "What it does."  # typer reads it

@@ -1,0 +1,109 @@
+"""Directories of small models: what is written is read, and damage is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+import passes
+from bpc.dense import DenseModel
+from bpc.directory import (
+    CERTIFICATE_FILE,
+    EXAMPLE_FILE,
+    PLAN_FILE,
+    History,
+    LoadError,
+    Saved,
+    history_of,
+    is_dense_directory,
+    read_directory,
+    remember,
+    write_directory,
+)
+
+IDS = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=16, num_attention_heads=2, intermediate_size=24, vocab_size=60, num_hidden_layers=1)
+    model = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        model.bert.encoder.layer[0].intermediate.dense.weight[:10] = 0
+    graph = passes.trace(model, {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})
+    directory = tmp_path_factory.mktemp("small") / "model"
+    DenseModel.from_shrink(passes.shrink(graph), model).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def saved(written: Path) -> Saved:
+    return read_directory(written)
+
+
+def test_what_is_read_is_written_again_as_it_was(saved: Saved, written: Path, tmp_path: Path) -> None:
+    write_directory(tmp_path / "again", saved)
+    assert is_dense_directory(tmp_path / "again")
+    names = sorted(file.name for file in written.iterdir())
+    assert names == sorted(file.name for file in (tmp_path / "again").iterdir())
+    for name in (PLAN_FILE, CERTIFICATE_FILE, EXAMPLE_FILE, "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (written / name).read_bytes(), name
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_save_that_fails_leaves_the_old_directory(saved: Saved, tmp_path: Path) -> None:
+    listed = Saved(saved.view, saved.graph, ((), {"input_ids": IDS.tolist()}), saved.certificate)
+    write_directory(tmp_path / "model", saved)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    with pytest.raises(TypeError, match=r"example input kwargs\.input_ids is a list; only tensors and plain values"):
+        write_directory(tmp_path / "model", listed)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_tensors_plain_values_and_tensors_given_twice_are_examples(saved: Saved, tmp_path: Path) -> None:
+    example = ((IDS, None), {"again": IDS, "use_cache": False, "scale": 0.5})
+    write_directory(tmp_path, Saved(saved.view, None, example, None))
+    args, kwargs = read_directory(tmp_path).example
+    assert torch.equal(args[0], IDS)
+    assert torch.equal(kwargs.pop("again"), IDS)
+    assert (args[1:], kwargs) == ((None,), {"use_cache": False, "scale": 0.5})
+
+
+def test_directories_of_the_first_format_are_read(saved: Saved, tmp_path: Path) -> None:
+    write_directory(tmp_path, saved)
+    content = json.loads((tmp_path / PLAN_FILE).read_text())
+    first = {"format": 1, "plan": content["plans"][0], "example": content["example"]}
+    (tmp_path / PLAN_FILE).write_text(json.dumps(first))
+    read = read_directory(tmp_path)
+    assert (read.graph, read.view.granularity, read.view.refusal) == (None, "dims", "")
+    assert read.view.module(input_ids=IDS).logits.equal(saved.view.module(input_ids=IDS).logits)
+
+
+def test_the_certificate_of_an_earlier_model_does_not_stay(saved: Saved, tmp_path: Path) -> None:
+    write_directory(tmp_path, saved)
+    write_directory(tmp_path, Saved(saved.view, saved.graph, saved.example, None))
+    assert read_directory(tmp_path).certificate is None
+
+
+def test_an_unknown_architecture_is_named(saved: Saved, tmp_path: Path) -> None:
+    write_directory(tmp_path, saved)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "architectures": ["FooModel"]}))
+    with pytest.raises(LoadError, match=r"config\.json: transformers has no architecture \['FooModel'\]"):
+        read_directory(tmp_path)
+
+
+def test_copies_of_a_module_share_its_history(saved: Saved) -> None:
+    module = nn.Linear(2, 2)
+    assert history_of(module) == History()
+    remember(module, history_of(saved.view.module))
+    assert history_of(copy.deepcopy(module)) is history_of(module)
+    assert len(history_of(module)) == 1
