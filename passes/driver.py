@@ -48,12 +48,14 @@ class ShrinkResult:
     certificate: Certificate
 
 
-def shrink_passes(masks: Mapping[str, torch.Tensor], options: ShrinkOptions) -> tuple[Pass, ...]:
+def shrink_passes(masks: Mapping[str, torch.Tensor], options: ShrinkOptions | None = None) -> tuple[Pass, ...]:
     """The pipeline. The order is the theory's: numbers first, then constants, then shapes."""
     return (
         ApplyMasks(masks),  # first: every analysis reads plain zeros
         FoldConstants(),  # before shapes change: a folded channel is dead and need not be kept
-        ShrinkDims(options),  # a dead sublayer keeps a zero index, so that modules can follow (`Plan`)
+        ShrinkDims(
+            options or ShrinkOptions()
+        ),  # a dead sublayer keeps a zero index, so that modules can follow (`Plan`)
         Retrace(),  # metadata is true again
         ReplaceConstants(),  # the graph alone drops the sublayers that died
         DropNoopSlices(),  # after all that may turn a slice into one of everything

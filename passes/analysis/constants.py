@@ -16,7 +16,7 @@ from passes.analysis.rows import row_stochastic_nodes, shift_invariant
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import is_parameter, tensor_of
 from passes.ir.tensors import masked
-from passes.ops.facts import Fact, fact_shape, nothing_constant
+from passes.ops.facts import Fact, as_rows, fact_shape, nothing_constant
 from passes.ops.linear_form import LinearForm, linear_form
 from passes.ops.rule import Rule
 from passes.ops.table import rule_for
@@ -144,7 +144,7 @@ class Constants:
         fact = self.fact(form.input)
         const, value = fact.const, fact.value
         if const.dim() > 1:
-            flat_const, flat_value = const.flatten(0, -2), value.flatten(0, -2)
+            flat_const, flat_value = as_rows(const), as_rows(value)
             const = flat_const.all(0) & (flat_value.amin(0) == flat_value.amax(0))
             value = flat_value[0]
         return const & torch.isfinite(value), value

@@ -10,7 +10,7 @@ from passes.analysis.coupling.solver import Coupling
 from passes.analysis.liveness import Liveness
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import is_parameter
-from passes.ops.facts import Axis
+from passes.ops.facts import Axis, as_rows
 from passes.ops.linear import some
 from passes.ops.linear_form import LinearForm
 from passes.plan.data import Cut, Fold, HeadView
@@ -112,4 +112,4 @@ def _rows_to_clear(constants: Constants, liveness: Liveness) -> dict[str, tuple[
 
 
 def _last_dim(fact: torch.Tensor) -> torch.Tensor:
-    return fact.flatten(0, -2).any(0)
+    return as_rows(fact).any(0)

@@ -119,6 +119,11 @@ def reduce_to(live: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return any_over(live, [d for d, size in enumerate(shape) if size == 1])
 
 
+def as_rows(t: torch.Tensor) -> torch.Tensor:
+    """(..., size) -> (rows, size), also for vectors and where there are no entries."""
+    return t.reshape(t.shape[:-1].numel(), t.shape[-1])
+
+
 def along(live: torch.Tensor, dim: int) -> torch.Tensor:
     """Per-index summary of a fact along one dim, shape (size,): true where any entry is."""
     return any_over(live, [d for d in range(live.dim()) if d != dim % live.dim()]).reshape(-1)

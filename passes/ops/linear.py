@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from passes.ir.sizes import shape_of, tensor_of
-from passes.ops.facts import Fact, fact_shape, make_fact, nothing, nothing_constant
+from passes.ops.facts import Fact, as_rows, fact_shape, make_fact, nothing, nothing_constant
 from passes.ops.linear_form import LinearForm, linear_form
 from passes.ops.rule import Facts, Kind, Live, Rule
 from passes.ops.ties import Ties
@@ -39,7 +39,7 @@ def some(pattern: torch.Tensor, dim: int) -> torch.Tensor:
 
 def reaches(channels: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     """(..., rows) bool, (rows, columns) bool -> (..., columns): some chosen row is not 0 there."""
-    rows = channels.flatten(0, -2)
+    rows = as_rows(channels)
     if rows.shape[0] > 1:
         return channels.float() @ pattern.float() > 0
     chosen = pattern if bool(rows.all()) else pattern[rows[0]]
@@ -68,7 +68,7 @@ def constant(node: fx.Node, facts: Facts) -> Fact:
 def _shift(form: LinearForm, facts: Facts, fixed: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """What constant input channels add to the output, (..., out_features); NaN where a weight is unknown."""
     held = torch.where(fixed, numbers, torch.zeros((), dtype=numbers.dtype)).double()
-    columns = (held != 0).flatten(0, -2).any(0)
+    columns = as_rows(held != 0).any(0)
     if not bool(columns.any()):
         return torch.zeros((), dtype=torch.float64)
     weight = facts.weight(form.weight_name)
