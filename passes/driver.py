@@ -53,9 +53,7 @@ def shrink_passes(masks: Mapping[str, torch.Tensor], options: ShrinkOptions | No
     return (
         ApplyMasks(masks),  # first: every analysis reads plain zeros
         FoldConstants(),  # before shapes change: a folded channel is dead and need not be kept
-        ShrinkDims(
-            options or ShrinkOptions()
-        ),  # a dead sublayer keeps a zero index, so that modules can follow (`Plan`)
+        ShrinkDims(options or ShrinkOptions()),  # a dead sublayer keeps a zero index: modules can follow
         Retrace(),  # metadata is true again
         ReplaceConstants(),  # the graph alone drops the sublayers that died
         DropNoopSlices(),  # after all that may turn a slice into one of everything
