@@ -1,0 +1,93 @@
+"""Fused attention: masks are read, constant keys are not, grouped heads follow their group, the scale is said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from passes.ops.arguments import argument
+from passes.ops.attention import RULE, group_size
+from passes.ops.facts import along
+from passes.ops.table import rule_for
+from tests.passes.sketch import NAN, Sketch, keeps, reader, reason, tied
+
+aten = torch.ops.aten
+SDPA = aten.scaled_dot_product_attention.default
+T, F = True, False
+
+
+def test_constant_values_come_out_for_every_query_head_of_the_group() -> None:
+    sketch = Sketch()
+    q, k, v = (
+        sketch.input("b", 4, "t", 2),
+        sketch.input("b", 2, "t", 2, name="k"),
+        sketch.input("b", 2, "t", 2, name="v"),
+    )
+    v = sketch.fixed(v, [[[NAN, 3.0]], [[NAN, NAN]]])
+    out = sketch.call(SDPA, q, k, v, enable_gqa=True)
+    fact = sketch.constants(out).fact(out)
+    assert group_size(out) == 2
+    assert fact.const[0, :, 0].tolist() == [[F, T], [F, T], [F, F], [F, F]]
+    assert fact.value[0, :, 0, 1].tolist() == [3.0, 3.0, 0.0, 0.0]
+
+
+def test_dropout_makes_nothing_constant() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 2, "t", 2)
+    out = sketch.call(SDPA, x, x, sketch.fixed(x, [1.0, NAN]), None, 0.5)
+    assert not bool(sketch.constants(out).fact(out).const.any())
+
+
+def test_what_a_live_head_reads() -> None:
+    """Head 0 is read. Its key dim 0 is constant over the keys and query dim 1 is 0: neither pair says anything."""
+    sketch = Sketch()
+    q, k, v = (sketch.input("b", 2, "t", 3, name=n) for n in "qkv")
+    mask = sketch.input("b", 2, "t", "t", name="mask")
+    query, key = sketch.fixed(q, [NAN, 0.0, NAN], "fixed_q"), sketch.fixed(k, [5.0, NAN, NAN], "fixed_k")
+    out = sketch.call(SDPA, query, key, v, mask)
+    liveness = sketch.liveness(reader(sketch, out, [[[0.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]]]))
+    assert liveness.of(query)[0, :, 0].tolist() == [[F, F, T], [F, F, F]]
+    assert liveness.of(key)[0, :, 0].tolist() == [[F, F, T], [F, F, F]]
+    assert liveness.of(v)[0, :, 0].tolist() == [[F, T, F], [F, F, F]]
+    assert liveness.of(mask)[0, :, 0, 0].tolist() == [T, F]
+
+
+def test_a_key_head_lives_with_any_query_head_of_its_group() -> None:
+    sketch = Sketch()
+    q, k = sketch.input("b", 4, "t", 2), sketch.input("b", 2, "t", 2, name="k")
+    out = sketch.call(SDPA, q, k, k, enable_gqa=True)
+    liveness = sketch.liveness(reader(sketch, out, [[[0.0]], [[1.0]], [[0.0]], [[0.0]]]))
+    assert along(liveness.of(k), 1).tolist() == [T, F]
+    assert along(liveness.of(q), 1).tolist() == [F, T, F, F]
+
+
+def test_query_dims_go_with_key_dims_and_keys_are_never_cut() -> None:
+    sketch = Sketch()
+    q, k, v = (sketch.free("b", 2, size, dim, name=n) for n, size, dim in (("q", 4, 3), ("k", 6, 3), ("v", 6, 5)))
+    out = sketch.call(SDPA, q, k, v)
+    coupling = sketch.coupling({out: [T, F, F, F, F], k: [[[F, T, F]], [[F, F, F]]]})
+    assert keeps(coupling, v, -1) == [T, F, F, F, F]
+    assert keeps(coupling, q, -1) == [F, T, F]
+    assert keeps(coupling, q, 1) == [T, T]  # the heads of all three
+    assert tied(coupling, (q, 1), (k, 1), (v, 1), (out, 1))
+    assert tied(coupling, (q, 2), (out, 2))
+    assert reason(coupling, k, 2) == reason(coupling, v, 2) == "the keys a softmax runs over"
+    assert reason(coupling, q, 2) is None
+
+
+def test_the_scale_of_the_whole_head_is_said_before_it_shrinks() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 2, "t", 16)
+    implied, given = sketch.call(SDPA, x, x, x), sketch.call(SDPA, x, x, x, scale=2.0)
+    for node in (implied, given):
+        RULE.resize(node, None)  # type: ignore[misc, arg-type]
+    assert (argument(implied, "scale"), argument(given, "scale")) == (0.25, 2.0)
+
+
+@pytest.mark.parametrize("shapes", [((2, 4), (1, 4), (1, 4)), ((2, 4), (2, 4), (1, 4))])
+def test_heads_that_broadcast_get_the_default(shapes: tuple[tuple[int, int], ...]) -> None:
+    sketch = Sketch()
+    q, k, v = (sketch.input("b", h, "t", d, name=n) for n, (h, d) in zip("qkv", shapes, strict=True))
+    node = sketch.call(SDPA, q, k, v)
+    by_group = shapes[1] == shapes[2]
+    assert (rule_for(node) is RULE) == by_group  # one key head for both: a group; one value head: nobody said so
