@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 import passes
-from passes.ops.rule import Kind
+from passes.ops.reductions import CUMULATIVE, REDUCTION, SOFTMAX, operator_name, reduced_dims
+from passes.ops.rule import Kind, Rule
 from passes.ops.table import kind_of
+from tests.passes.sketch import NAN, Sketch, keeps, reason, tied
 
 
 class Spread(nn.Module):
@@ -62,3 +64,57 @@ def test_roles_are_told_that_it_is_a_reduction() -> None:
     graph = passes.trace(Spread(-1, 3, False), torch.randn(2, 5, 4)).graph
     (node,) = (n for n in graph.nodes if n.target is torch.ops.aten.std.dim)
     assert kind_of(node) is Kind.REDUCTION
+
+
+aten = torch.ops.aten
+T, F = True, False
+
+
+def test_averages_of_constants_are_constant_and_sums_over_data_are_not() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", "t", 2, 3), [[1.0, 2.0, 3.0], [1.0, 2.0, NAN]])
+    mean, largest = sketch.call(aten.mean.dim, x, [-1]), sketch.call(aten.amax.default, x, [1, 3], True)
+    total = sketch.call(aten.sum.dim_IntList, x, [1])
+    constants = sketch.constants(mean, largest, total)
+    assert constants.fact(mean).const[0, 0].tolist() == [T, F]
+    assert constants.fact(mean).value[0, 0].tolist() == [2.0, 0.0]
+    assert constants.fact(largest).const.flatten().tolist() == [T, F]
+    assert constants.fact(largest).value.flatten().tolist() == [3.0, 0.0]
+    assert not bool(constants.fact(total).const.any())
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_reduced_dims_are_read_whole_and_stay_and_the_others_move_up(keepdim: bool) -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 3, 2, 4)
+    out = sketch.call(aten.mean.dim, x, [1], keepdim)
+    last = len(out.meta["val"].shape) - 1
+    assert reduced_dims(out) == [1]
+    live_out = torch.tensor([[F, F, F, F], [F, T, F, F]])
+    live_out = live_out[None, None] if keepdim else live_out[None]
+    live = REDUCTION.live(out, live_out, None)  # type: ignore[arg-type]
+    assert live[x][0].tolist() == [[[F, F, F, F], [F, T, F, F]]] * 3
+    coupling = sketch.coupling({out: live_out})
+    assert reason(coupling, x, 1) == "reduced by mean: over fewer channels it is another number"
+    assert keeps(coupling, x, 3) == keeps(coupling, out, last) == [F, T, F, F]
+    assert keeps(coupling, x, 2) == [F, T]
+
+
+def test_without_dims_all_are_reduced() -> None:
+    sketch = Sketch()
+    node = sketch.call(aten.sum.default, sketch.input("b", 3, 2))
+    assert list(reduced_dims(node)) == [0, 1, 2]
+    assert operator_name(node) == "sum"
+
+
+@pytest.mark.parametrize(("target", "rule"), [(aten.softmax.int, SOFTMAX), (aten.cumsum.default, CUMULATIVE)])
+def test_mixed_dims_are_read_whole_and_the_others_apart(target: torch._ops.OpOverload, rule: Rule) -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 2, 3)
+    out = sketch.call(target, x, -1)
+    live = rule.live(out, torch.tensor([[[F, F, F], [F, T, F]]]), None)  # type: ignore[arg-type]
+    assert live[x].tolist() == [[[F, F, F], [T, T, T]]]
+    coupling = sketch.coupling({})
+    assert str(reason(coupling, x, 2)).startswith("mixed by")
+    assert tied(coupling, (x, 1), (out, 1))
+    assert reason(coupling, x, 1) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import torch
 from torch import fx, nn
@@ -9,13 +11,15 @@ from torch.nn import functional
 
 import passes
 from passes.ir.sizes import shape_of
-from passes.ops import table
+from passes.ops import linear, pieces, pointwise, table
 from passes.ops.arguments import first_argument
 from passes.ops.rule import Facts, Kind, Live, Rule
 from passes.ops.structural import tie_other_dims
+from passes.ops.table import RULES, find_tables, kind_of, rule_for, unknown_operators
 from passes.ops.ties import Ties
-from passes.ops.unknown import unknown_constant
+from passes.ops.unknown import UNKNOWN, unknown_constant
 from passes.structure.roles import find_roles
+from tests.passes.sketch import Sketch, matrix
 
 
 @torch.library.custom_op("bpc_test::swiglu", mutates_args=())
@@ -86,3 +90,49 @@ def test_with_a_rule_both_halves_shrink_and_roles_see_a_gate() -> None:
     x = torch.randn(3, 7, 4, dtype=torch.float64)
     torch.testing.assert_close(result.graph_module(x), module(x), rtol=0, atol=1e-12)
     assert {r.weight: r.role for r in find_roles(graph)} == {"up.weight": "ffn.gate_up", "down.weight": "ffn.down"}
+
+
+aten = torch.ops.aten
+
+
+def test_calls_their_rule_was_not_written_for_get_the_default_and_are_named() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 3)
+    known, flat = sketch.call(aten.roll.default, x, [1], [1]), sketch.call(aten.roll.default, x, [1])
+    strange, new = sketch.call(aten.sort.default, x), sketch.call(aten.tril.default, x)
+    assert rule_for(known) is pieces.ROLL
+    assert rule_for(flat) is rule_for(new) is UNKNOWN
+    assert unknown_operators(sketch.graph) == ["aten.roll.default", "aten.tril.default"]  # not lists of results
+    assert kind_of(flat) is Kind.VIEW  # structure looks through it all the same
+    assert kind_of(strange) is kind_of(new) is Kind.OTHER
+
+
+def test_a_product_with_a_parameter_comes_first_and_tags_come_last() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 3)
+    product, computed = (
+        sketch.call(aten.mm.default, x, sketch.weight("w", matrix(3, 3))),
+        sketch.call(aten.erf.default, x),
+    )
+    assert rule_for(product) is linear.RULE
+    assert kind_of(product) is Kind.LINEAR
+    assert computed.target not in RULES
+    assert rule_for(computed) is pointwise.POINTWISE
+    split = sketch.call(aten.split.Tensor, x, 1, 1)
+    piece = sketch.call(operator.getitem, split, 0)
+    assert kind_of(split) is kind_of(piece) is Kind.VIEW
+    assert kind_of(x) is Kind.OTHER
+
+
+def test_tables_are_what_no_linear_convolution_or_attention_computes() -> None:
+    sketch = Sketch()
+    ids, table = sketch.input("b", dtype=torch.int64), sketch.weight("table", matrix(4, 3))
+    looked_up = sketch.call(aten.embedding.default, table, ids)
+    scaled, rates = sketch.call(aten.cos.default, looked_up), sketch.weight("rates", matrix(3, 3))
+    angles = sketch.call(aten.matmul.default, scaled, sketch.call(aten.neg.default, rates))
+    projected = sketch.call(aten.mm.default, scaled, rates)
+    behind = sketch.call(aten.relu.default, projected)
+    mixed = sketch.call(aten.add.Tensor, scaled, behind)
+    tables = find_tables(sketch.graph)
+    assert {ids, table, looked_up, scaled, angles} <= tables
+    assert tables.isdisjoint({projected, behind, mixed})

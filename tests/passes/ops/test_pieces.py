@@ -1,0 +1,124 @@
+"""Pieces and copies: which indices they move, and how their literal bounds follow a cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from passes.ops.arguments import argument
+from passes.ops.pieces import CAT, REPEAT_INTERLEAVE, ROLL, SELECT, SLICE, select_index, slice_index
+from passes.ops.table import rule_for
+from tests.passes.sketch import NAN, Sketch, keeps, reason, tied
+
+aten = torch.ops.aten
+T, F = True, False
+
+
+class Kept:
+    """What `resize` asks of a coupling: kept indices of some dims."""
+
+    def __init__(self, kept: dict[tuple[fx.Node, int], list[bool]]) -> None:
+        self.kept = kept
+
+    def keep(self, node: fx.Node, dim: int) -> torch.Tensor | None:
+        found = self.kept.get((node, dim % node.meta["val"].dim()))
+        return None if found is None else torch.tensor(found)
+
+    def count(self, node: fx.Node, dim: int) -> int | None:
+        found = self.keep(node, dim)
+        return None if found is None else int(found.sum())
+
+
+def test_a_slice_moves_its_indices_and_a_strided_one_stays() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 6)
+    part, strided = sketch.call(aten.slice.Tensor, x, 1, -3, 2**40), sketch.call(aten.slice.Tensor, x, 1, 0, 6, 2)
+    index = slice_index(part)
+    assert index is not None
+    assert index.tolist() == [3, 4, 5]
+    assert slice_index(sketch.call(aten.slice.Tensor, x, 0, 0, 2)) is None  # of data
+    assert reason(sketch.coupling({}), strided, 1) == "sliced by a data-dependent or strided range"
+    sketch = Sketch()
+    x = sketch.free("b", 6)
+    part = sketch.call(aten.slice.Tensor, x, 1, 3, 6)
+    assert keeps(sketch.coupling({part: [F, T, F]}), x, 1) == [F, F, F, F, T, F]
+
+
+def test_bounds_become_counts_of_kept_indices() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 6)
+    part, one = sketch.call(aten.slice.Tensor, x, 1, 2, 5), sketch.call(aten.select.int, x, 1, -2)
+    kept = Kept({(x, 1): [T, F, T, F, T, T]})
+    for rule, node in ((SLICE, part), (SELECT, one)):
+        assert rule.resize is not None
+        rule.resize(node, kept)
+    assert part.args == (x, 1, 1, 3)
+    assert one.args == (x, 1, 2)
+
+
+def test_a_select_needs_its_index_while_the_graph_runs() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 4, 3)
+    one, data = sketch.call(aten.select.int, x, 1, -1), sketch.call(aten.select.int, x, 0, 2)
+    assert (select_index(one), select_index(data)) == ((1, 3), (0, None))
+    coupling = sketch.coupling({one: [F, T, F]})
+    assert keeps(coupling, x, 1) == [F, F, F, T]
+    assert tied(coupling, (x, 2), (one, 1))
+
+
+def test_a_dead_piece_of_a_concatenation_goes() -> None:
+    sketch = Sketch()
+    a, b = sketch.free("b", 2), sketch.free("b", 3, name="other")
+    out = sketch.call(aten.cat.default, [a, b], 1)
+    coupling = sketch.coupling({out: [F, F, T, F, T]})
+    assert (keeps(coupling, a, 1), keeps(coupling, b, 1)) == ([F, F], [T, F, T])
+    assert CAT.resize is not None
+    CAT.resize(out, coupling)
+    assert argument(out, "tensors") == [b]
+
+
+def test_a_concatenation_along_data_is_constant_where_its_pieces_agree() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 3)
+    a, b = sketch.fixed(x, [1.0, 2.0, NAN], "a"), sketch.fixed(x, [1.0, 3.0, 1.0], "b")
+    out = sketch.call(aten.cat.default, [a, b], 0)
+    assert sketch.constants(out).fact(out).const[0].tolist() == [T, F, F]
+
+
+def test_flipped_dims_mirror_and_rolled_dims_stay() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 3)
+    flipped = sketch.call(aten.flip.default, x, [-1])
+    assert keeps(sketch.coupling({flipped: [T, F, F]}), x, 1) == [F, F, T]
+    sketch = Sketch()
+    x = sketch.free("b", 3)
+    rolled = sketch.call(aten.roll.default, x, [1], [1])
+    over_all = sketch.call(aten.roll.default, x, [1])
+    assert (rule_for(rolled) is ROLL, rule_for(over_all) is ROLL) == (T, F)
+    assert ROLL.live(rolled, torch.tensor([[T, F, F]]), None)[x].tolist() == [[F, F, T]]  # type: ignore[arg-type]
+    sketch.graph.erase_node(over_all)
+    assert reason(sketch.coupling({}), x, 1) == "rolled"
+
+
+def test_interleaved_copies_keep_their_source_where_any_copy_lives() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 2)
+    out = sketch.call(aten.repeat_interleave.self_int, x, 2, 1)
+    live: Any = REPEAT_INTERLEAVE.live(out, torch.tensor([[F, F, T, F]]), None)  # type: ignore[arg-type]
+    assert live[x].tolist() == [[F, T]]
+    coupling = sketch.coupling({out: [F, F, T, F]})
+    assert (keeps(coupling, x, 1), keeps(coupling, out, 1)) == ([F, T], [F, F, T, F])
+    flat = sketch.graph.create_node("call_function", aten.repeat_interleave.self_int, (x, 2), {})
+    flat.meta["val"] = out.meta["val"]
+    assert rule_for(flat) is not REPEAT_INTERLEAVE  # without a dim the value is flattened
+
+
+def test_repeated_dims_stay_and_others_are_the_same() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 2, 3)
+    out = sketch.call(aten.repeat.default, x, [1, 2, 1])
+    coupling = sketch.coupling({out: [F, T, F]})
+    assert reason(coupling, x, 1) == reason(coupling, out, 1) == "repeated"
+    assert keeps(coupling, x, 2) == [F, T, F]

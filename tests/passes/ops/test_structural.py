@@ -1,0 +1,50 @@
+"""Operators that move entries: constants move with them, what is live is pulled back, sizes are not read."""
+
+from __future__ import annotations
+
+import torch
+
+from passes.ops.views import EXPAND_AS
+from tests.passes.sketch import NAN, Sketch
+
+aten = torch.ops.aten
+T, F = True, False
+
+
+def test_channels_merged_into_data_are_constant_only_where_all_agree() -> None:
+    """(b, 2, 2) -> (2b, 2): both rows end up at every data index."""
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 2, 3), [[1.0, 1.0, NAN], [1.0, 2.0, 1.0]])
+    out = sketch.call(aten.reshape.default, x, [-1, 3])
+    liveness = sketch.liveness(sketch.call(aten.mul.Tensor, out, sketch.weight("keep", [0.0, 0.0, 1.0])))
+    fact = liveness.constants.fact(out)
+    assert fact.const[0].tolist() == [T, F, F]
+    assert fact.value[0].tolist() == [1.0, 0.0, 0.0]
+    assert liveness.of(x)[0].tolist() == [[F, F, T], [F, F, T]]  # any row is read
+
+
+def test_a_number_that_is_not_known_stays_constant() -> None:
+    sketch = Sketch()
+    sketch.input("b", 2)
+    unread = sketch.weight("unread", [NAN, 1.0])  # as `Constants.weight` gives a parameter that cannot be read
+    out = sketch.call(aten.flip.default, unread, [0])
+    fact = sketch.constants(out).fact(out)
+    assert bool(fact.const.all())
+    assert fact.value.isnan().tolist() == [F, T]
+
+
+def test_bools_move_as_bools() -> None:
+    sketch = Sketch()
+    sketch.input("b", 2)
+    flags = sketch.weight("flags", torch.tensor([True, False]))
+    out = sketch.call(aten.flip.default, flags, [0])
+    fact = sketch.constants(out).fact(out)
+    assert (fact.value.dtype, fact.value.tolist(), bool(fact.const.all())) == (torch.bool, [F, T], T)
+
+
+def test_a_value_that_gives_its_shape_is_not_read() -> None:
+    sketch = Sketch()
+    x, like = sketch.input("b", 1), sketch.input("b", 3, name="like")
+    out = sketch.call(aten.expand_as.default, x, like)
+    live = EXPAND_AS.live(out, torch.ones(1, 3, dtype=torch.bool), None)  # type: ignore[arg-type]
+    assert (bool(live[x].all()), bool(live[like].any())) == (T, F)
