@@ -60,6 +60,13 @@ def test_unusable_arguments_are_refused(tiny_graph: fx.GraphModule, tmp_path: Pa
         export_onnx(tiny_graph, tmp_path / "m.onnx", **bad)
 
 
+def test_half_precision_is_refused_for_the_cpu(tiny_graph: fx.GraphModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='use dtype="int8"'):
+        export_onnx(tiny_graph, tmp_path / "m.onnx", dtype="float16")
+    with pytest.raises(ValueError, match="calibration inputs are for"):
+        export_onnx(tiny_graph, tmp_path / "m.onnx", calibration=[{"input_ids": torch.ones(2, 5)}])
+
+
 def test_untraced_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"passes\.trace"):
         export_onnx(nn.Linear(2, 2), tmp_path / "m.onnx")
