@@ -89,11 +89,10 @@ def _product(graph: fx.Graph, operands: Any, sides: list[str], letters: _Letters
     a = a if left else call(graph, aten.unsqueeze.default, a, -2)
     b = b if right else call(graph, aten.unsqueeze.default, b, -1)
     product = call(graph, aten.matmul.default, a, b)
+    product = product if left else call(graph, aten.squeeze.dim, product, -2)
+    product = product if right else call(graph, aten.squeeze.dim, product, -1)
     if len(right) > 1:
         product = call(graph, aten.unflatten.int, product, -1, sizes)
-    product = product if right else call(graph, aten.squeeze.dim, product, -1)
-    if not left:
-        product = call(graph, aten.squeeze.dim, product, -2 if right else -1)
     return _permute(graph, product, left[:-1] + batch + left[-1:] + right, out)
 
 
