@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch.export.graph_signature import OutputKind
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from passes.ir.info import TraceError
 
@@ -45,7 +46,8 @@ def functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedP
     if _writes(exported.graph):
         _join_aliases(exported.graph)
     if not all(_is_simple(node, written) for node, written in _writes(exported.graph)) or _keeps_state(exported):
-        exported = exported.run_decompositions({})
+        with ShapeEnv.suppress_guards(ShapeEnv()):  # it must not fix sizes that the trace left open
+            exported = exported.run_decompositions({})
     _refuse_state(exported)
     return exported
 

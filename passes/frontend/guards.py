@@ -22,6 +22,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
 from passes.ir.info import Guard, InputError
+from passes.ir.sizes import is_static, shape_of, tensor_of
 
 # What torch asks here decides strides, or is checked again by the operator when it runs.
 _OF_OPERATORS = tuple(
@@ -77,6 +78,19 @@ def at_least_two(position: int, dim: int, name: str) -> Guard:
     """The graph does not compute what the model does where this size is 1."""
     given = f"{{{position}}}.size({dim})"
     return Guard(f"{given} != 1", f"input {name!r} must be longer than 1 in dim {dim}: the model treats 1 apart", given)
+
+
+def fixed_sizes(graph_module: fx.GraphModule) -> tuple[Guard, ...]:
+    """The sizes of inputs that are plain numbers in a prepared graph: also those that preparing it has fixed."""
+    guards = []
+    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    for position, node in enumerate(inputs):
+        for dim, size in enumerate(shape_of(node) if tensor_of(node) is not None else ()):
+            if is_static(size):
+                given = f"{{{position}}}.size({dim})"
+                said = f"input {node.name!r} must have size {size} in dim {dim}"
+                guards.append(Guard(f"{given} == {size}", said, given))
+    return tuple(guards)
 
 
 def guarded(graph_module: fx.GraphModule, guards: Sequence[Guard]) -> None:

@@ -44,7 +44,7 @@ def unify_symbols(graph_module: fx.GraphModule) -> None:
         ]
         with mode:
             node.meta["val"] = torch.empty(sizes, dtype=value.dtype, device=value.device)
-    propagate_metadata(graph_module)
+    propagate_metadata(graph_module, known=False)
 
 
 def _equal_symbols(graph: fx.Graph, hints: dict[sympy.Symbol, int]) -> dict[sympy.Symbol, sympy.Symbol]:

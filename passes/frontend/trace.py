@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from passes.frontend.export import dims_left_dynamic, dynamic_shapes, export, export_dynamic
-from passes.frontend.guards import guarded, input_guards
+from passes.frontend.guards import fixed_sizes, guarded, input_guards
 from passes.frontend.inputs import normalise_inputs, widen_unit_dims
 from passes.frontend.prepare import prepare
 from passes.frontend.reference import make_reference
@@ -55,6 +55,7 @@ def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True)
         reference = make_reference(exported, inner)
         guards = input_guards(exported)
         graph_module = prepare(exported, inner)
+        guards = tuple(dict.fromkeys((*guards, *fixed_sizes(graph_module))))
         guarded(graph_module, guards)
         special = SelfCheck(inner, exported, reference, graph_module, (args, kwargs)).run()
         shapes = dynamic_shapes(inner, args, kwargs, dims_left_dynamic(graph_module, args, kwargs)) if dynamic else None

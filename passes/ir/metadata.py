@@ -7,6 +7,7 @@ times as long.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -26,23 +27,44 @@ def fake_mode(graph: fx.Graph) -> FakeTensorMode:
     raise ValueError("the graph carries no fake tensors; obtain it from passes.trace(model, inputs)")
 
 
-def propagate_metadata(graph_module: fx.GraphModule) -> None:
-    """Write ``meta["val"]`` of every node but the inputs, in place. Raises what an operator raises on wrong shapes."""
+def propagate_metadata(graph_module: fx.GraphModule, *, known: bool = True) -> None:
+    """Write ``meta["val"]`` of every node but the inputs, in place. Raises what an operator raises on wrong shapes.
+
+    Some operators look at a symbolic size as a number, which would fix it to the example's: nothing they learn about
+    the inputs' sizes is kept, and a dim that was symbolic stays so. ``known`` is False where the metadata so far does
+    not say which are (its symbols have just been renamed).
+    """
     mode = fake_mode(graph_module.graph)
     values: dict[fx.Node, Any] = {}
-    with torch.no_grad(), mode, enable_python_dispatcher():
+    with torch.no_grad(), mode, enable_python_dispatcher(), _sizes_left_alone(mode):
         for node in graph_module.graph.nodes:
             if node.op == "placeholder":
                 values[node] = node.meta.get("val")
             elif node.op == "get_attr":
                 values[node] = mode.from_tensor(get_attribute(graph_module, str(node.target)), static_shapes=True)
             elif node.op == "call_function":
-                values[node] = _call(node, values)
+                new = _call(node, values)
+                values[node] = _with_symbols(new, node.meta.get("val")) if known else new
             elif node.op == "output":
                 continue
             else:
                 raise ValueError(f"{node.op} {node.name} cannot be propagated")
             node.meta["val"] = values[node]
+
+
+def _sizes_left_alone(mode: FakeTensorMode) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if mode.shape_env is None else mode.shape_env.suppress_guards()
+
+
+def _with_symbols(new: Any, old: Any) -> Any:
+    """``new`` with the symbolic sizes of ``old`` where it has plain numbers."""
+    if not isinstance(new, torch.Tensor) or not isinstance(old, torch.Tensor) or new.dim() != old.dim():
+        return new
+    fixed = [isinstance(a, int) and isinstance(b, torch.SymInt) for a, b in zip(new.shape, old.shape, strict=True)]
+    if not any(fixed):
+        return new
+    sizes = [b if lost else a for a, b, lost in zip(new.shape, old.shape, fixed, strict=True)]
+    return torch.empty(sizes, dtype=new.dtype, device=new.device)
 
 
 def infer(node: fx.Node) -> Any:
