@@ -38,3 +38,19 @@ def test_verification_is_asked_for_and_bad_options_are_refused_before_any_work()
     assert model[0].weight.shape == (4, 3)
     with pytest.raises(ValueError, match="multiple=0"):
         passes.shrink(graph, masks, multiple=0)
+
+
+def test_models_on_the_meta_device_are_sent_to_the_plan() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    graph = passes.trace(model, torch.empty(2, 3, device="meta"))
+    with pytest.raises(passes.MaskError, match=r"0\.weight.*meta.*plan_shrink"):
+        passes.shrink(graph)
+
+
+@pytest.mark.parametrize(("width", "out"), [(0, 3), (6, 0)])
+def test_layers_without_entries_pass_through(width: int, out: int) -> None:
+    model = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Linear(width, out)).double().eval()
+    small = passes.shrink(passes.trace(model, torch.randn(2, 5, 4).double())).graph_module
+    x = torch.randn(3, 2, 4).double()
+    assert torch.equal(small(x), model(x))

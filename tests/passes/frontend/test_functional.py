@@ -94,3 +94,29 @@ def test_the_callers_tensors_are_never_written() -> None:
     graph = passes.trace(WritesInput(), x)
     torch.testing.assert_close(graph(x), 2 * before + 1)
     assert torch.equal(x, before)
+
+
+class WritesOnePiece(nn.Module):
+    """torch's functionalisation scatters the piece back, by an operator that looks at sizes as numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.up(x)
+        y.select(-1, 0).mul_(3)
+        y.unsqueeze(0).unbind(0)[0].add_(1)
+        return self.down(y)
+
+
+def test_undoing_writes_fixes_no_size() -> None:
+    torch.manual_seed(0)
+    model = WritesOnePiece().double().eval()
+    with torch.no_grad():
+        model.up.weight.zero_()  # the whole model becomes a constant, of the inputs' sizes
+        graph = passes.trace(model, torch.randn(3, 5, 6).double())
+        small = passes.shrink(graph).graph_module
+        x = torch.randn(2, 7, 6).double()
+        assert torch.equal(graph(x), model(x))
+        assert torch.allclose(small(x), model(x), rtol=0, atol=1e-12)

@@ -46,3 +46,12 @@ def test_a_computed_weight_is_refused_with_the_way_out() -> None:
     small = plan.apply_to(model)
     assert small[0].out_features == 4
     torch.testing.assert_close(small(x), expected)
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)).eval()
+    model[0].weight.requires_grad_(False)
+    mask = (torch.arange(6) > 1)[:, None].expand(6, 4)
+    small = passes.shrink(passes.trace(model, torch.randn(2, 4)), {"0.weight": mask}).plan.apply_to(model)
+    assert small[0].weight.shape == (4, 4)
+    assert [p.requires_grad for p in small.parameters()] == [False, True, True, True]
