@@ -1,6 +1,7 @@
 """Mutation testing of the rules and the rewrites: every small change must make a test fail.
 
-python -m tests.mutation [--folders passes/ops passes/rewrite] [--sample N] [--seconds S] [--results FILE]
+python -m tests.mutation [--folders passes/ops passes/rewrite] [--select EXPR] [--sample N] [--seconds S]
+                         [--results FILE]
 
 Records once which test runs which line (FILE.coverage), then runs, for each mutant, the tests that run its line, the
 quickest first, until one fails. Results are appended to FILE; run again to go on. Survivors are printed, but for those
@@ -36,7 +37,8 @@ ARGUED = Path(__file__).parent / "equivalent.toml"
 
 
 def all_mutants(folders: list[str]) -> list[Mutant]:
-    files = sorted(f for folder in folders for f in (ROOT / folder).rglob("*.py"))
+    given = [ROOT / folder for folder in folders]
+    files = sorted(f for place in given for f in ([place] if place.is_file() else place.rglob("*.py")))
     return [m for file in files for m in mutants(str(file.relative_to(ROOT)), file.read_text())]
 
 
@@ -47,8 +49,9 @@ def argued() -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--folders", nargs="+", default=list(FOLDERS))
+    parser.add_argument("--folders", nargs="+", default=list(FOLDERS), help="folders or files to change")
     parser.add_argument("--tests", nargs="+", default=list(TESTS))
+    parser.add_argument("--select", default="", help="of the tests, those which pytest's -k selects")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn at random (the same ones every time)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long")
     parser.add_argument("--limit", type=float, default=120, help="seconds of tests for one mutant")
@@ -62,7 +65,8 @@ def main() -> int:
     until = time.time() + options.seconds
     coverage_file = options.results.with_suffix(".coverage.json")
     if not coverage_file.exists():
-        record(ROOT, tuple(options.folders), options.tests, coverage_file)
+        select = ["-k", options.select] if options.select else []
+        record(ROOT, tuple(options.folders), [*options.tests, *select], coverage_file)
     tests = json.loads(coverage_file.read_text())
     with options.results.open("a") as file:
         for mutant in chosen:
