@@ -43,7 +43,8 @@ class Constants:
     ) -> None:
         self.graph_module = graph_module
         self.masks = masks or {}
-        self._read = read or self._own_weight
+        self._reader = read or self._own_weight
+        self._not_read: Exception | None = None  # what the caller's reader raised: theirs to see
         self._facts: dict[fx.Node, Fact] = {}
         self._readers: dict[str, list[fx.Node]] = {}
         self._failed: dict[fx.Node, Exception] = {}
@@ -69,6 +70,13 @@ class Constants:
         tensor = get_attribute(self.graph_module, name)
         return None if tensor.is_meta else tensor.detach()
 
+    def _read(self, name: str) -> torch.Tensor | None:
+        try:
+            return self._reader(name)
+        except Exception as error:
+            self._not_read = error
+            raise
+
     def _compute(self, node: fx.Node) -> Fact:
         value = tensor_of(node)
         assert value is not None
@@ -85,7 +93,12 @@ class Constants:
         return UNKNOWN if node in self._failed else rule_for(node)
 
     def fail(self, node: fx.Node, error: Exception) -> None:
-        """From here on the node has the conservative default, and `failures` names it."""
+        """From here on the node has the conservative default, and `failures` names it.
+
+        Raises the error of a reader that could not give a weight: no rule is at fault then.
+        """
+        if error is self._not_read:
+            raise error
         self._failed[node] = error
 
     @property
