@@ -8,6 +8,7 @@ native_layer_norm [0]   ->  layer_norm
 reshape_as, view_as     ->  reshape
 max, min over a dim [0] ->  amax, amin
 rsub                    ->  add of the negative (torch.onnx fails on 1.0 - an integer mask)
+squeeze                 ->  squeeze of the dims that have size 1 (another may come to it, and stays)
 cat with empty pieces   ->  cat of the others (a vision model without register tokens)
 einsum, outer           ->  matmul, mul, permute (see `einsum`)
 linear with a computed  ->  linear, add (nn.MultiheadAttention with kdim splits its packed bias, not its weights)
@@ -33,6 +34,7 @@ from passes.frontend.unmerge import unmerge
 from passes.ir.graph import eliminate_dead_code
 from passes.ir.metadata import call
 from passes.ir.sizes import is_static, shape_of
+from passes.ops.arguments import argument, first_argument
 from passes.ops.linear_form import linear_form
 
 aten = torch.ops.aten
@@ -54,6 +56,7 @@ _ALIASES: Mapping[Any, Any] = {
     aten.swapaxes.default: aten.transpose.int,
 }
 
+_SQUEEZES = frozenset({aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims})
 _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 
 _FIRST_RESULT: Mapping[Any, Any] = {
@@ -83,6 +86,8 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         _reshape_as(graph, node)
     elif node.target in _VIEWS:
         node.target = aten.reshape.default
+    elif node.target in _SQUEEZES:
+        _squeeze_ones(node)
     elif node.target in _SPLITS or node.target is aten.unbind.int:
         _split_to_slices(graph, node)
     elif node.target is aten.stack.default:
@@ -99,6 +104,19 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         outer_to_product(graph, node)
     elif node.target is aten.linear.default and linear_form(node) is None:
         _bias_apart(graph, node)
+
+
+def _squeeze_ones(node: fx.Node) -> None:
+    """squeeze(x, dims) of what has size 1 now: a dim that shrinks to one index is not meant."""
+    source = first_argument(node)
+    shape = shape_of(source)
+    given = argument(node, "dim") if node.target is not aten.squeeze.default else range(len(shape))
+    dims = [given] if isinstance(given, int) else list(given)
+    ones = [d for d in dims if is_static(shape[d]) and shape[d] == 1]
+    if not ones:
+        node.replace_all_uses_with(source)
+    elif node.target is not aten.squeeze.dim:
+        node.target, node.args, node.kwargs = aten.squeeze.dims, (source, ones), {}
 
 
 def _bias_apart(graph: fx.Graph, node: fx.Node) -> None:

@@ -18,6 +18,7 @@ from passes.frontend.explain import export_error
 from passes.frontend.run import own_copy, run_model
 from passes.ir.info import TraceError
 from passes.ir.session import forget_sizes_of
+from passes.ir.sizes import is_symbolic
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -80,7 +81,7 @@ def dims_left_dynamic(
     values = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
     fakes = [value for value in values if isinstance(value, torch.Tensor)]
     return {
-        id(tensor): [d for d, s in enumerate(fake.shape) if isinstance(s, torch.SymInt) and not s.node.expr.is_number]
+        id(tensor): [d for d, s in enumerate(fake.shape) if is_symbolic(s)]
         for tensor, fake in zip(_tensors(args, kwargs), fakes, strict=True)
     }
 

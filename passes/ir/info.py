@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import fx
 
 META_KEY = "bpc_trace"
@@ -33,6 +34,11 @@ class Guard:
     condition: str
     message: str
     given: str
+
+    def holds(self, inputs: Sequence[Any]) -> bool:
+        """Whether flat inputs are such."""
+        names = [f"input_{position}" for position in range(len(inputs))]
+        return bool(eval(self.condition.format(*names), {"torch": torch}, dict(zip(names, inputs, strict=True))))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from passes.ir.graph import get_attribute
+from passes.ir.sizes import is_symbolic
 
 
 def fake_mode(graph: fx.Graph) -> FakeTensorMode:
@@ -60,7 +61,7 @@ def _with_symbols(new: Any, old: Any) -> Any:
     """``new`` with the symbolic sizes of ``old`` where it has plain numbers."""
     if not isinstance(new, torch.Tensor) or not isinstance(old, torch.Tensor) or new.dim() != old.dim():
         return new
-    fixed = [isinstance(a, int) and isinstance(b, torch.SymInt) for a, b in zip(new.shape, old.shape, strict=True)]
+    fixed = [isinstance(a, int) and is_symbolic(b) for a, b in zip(new.shape, old.shape, strict=True)]
     if not any(fixed):
         return new
     sizes = [b if lost else a for a, b, lost in zip(new.shape, old.shape, fixed, strict=True)]

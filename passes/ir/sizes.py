@@ -24,13 +24,18 @@ def is_static(size: Any) -> bool:
     return isinstance(size, int)
 
 
+def is_symbolic(size: Any) -> bool:
+    """A size that comes from the inputs. A symbol that the trace bound to a number is that number."""
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
+
+
 def shape_of(node: fx.Node) -> tuple[Any, ...]:
     """Sizes of the value: ints for channel dims, SymInts for data dims. Raises TypeError for non-tensors."""
     value = tensor_of(node)
     if value is None:
         raise TypeError(f"{node.name} is not a tensor")
     sizes: tuple[Any, ...] = tuple(value.shape)
-    return tuple(int(s) if is_static(s) or s.node.expr.is_number else s for s in sizes)
+    return tuple(s if is_symbolic(s) else int(s) for s in sizes)
 
 
 def same_size(a: Any, b: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from passes.ir.graph import get_attribute
+from passes.ir.info import Guard, trace_info
 from passes.verify.blind import BlindRows, find_blind_rows, moved_outputs, names_of
 from passes.verify.errors import NotFiniteError, VerificationError
 from passes.verify.finite import check_linear_input
@@ -71,9 +72,9 @@ def record_reference(reference: fx.GraphModule, seed: int = 0, *, traced: fx.Gra
     """
     trials: list[Trial] = []
     skipped: list[str] = []
-    waiting = trial_inputs(traced or reference, seed)
+    waiting, guards = trial_inputs(traced or reference, seed), trace_info(traced or reference).guards
     while waiting:
-        lanes = [_Lane(reference, choices[0]) for choices in waiting]
+        lanes = [_Lane(reference, choices[0], guards) for choices in waiting]
         _run_together(reference, lanes)
         again = []
         for lane, choices in zip(lanes, waiting, strict=True):
@@ -95,11 +96,12 @@ def record_reference(reference: fx.GraphModule, seed: int = 0, *, traced: fx.Gra
 class _Lane:
     """One input on its way through the graph, in every precision that is needed."""
 
-    def __init__(self, graph_module: fx.GraphModule, draw: Draw) -> None:
+    def __init__(self, graph_module: fx.GraphModule, draw: Draw, guards: Sequence[Guard]) -> None:
         self.draw = draw
-        self.error: str | None = None
         self.blind: list[BlindRows] = []
         self.leaves = leaves = pytree.tree_leaves((draw.args, draw.kwargs))
+        refused = [] if draw.example else [guard.message for guard in guards if not guard.holds(leaves)]
+        self.error = refused[0] if refused else None
         dtypes = _floating(graph_module, leaves)
         self.own = Run(graph_module, leaves)
         self.exact = self.own

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import fx, nn
 
+import passes
 from passes.frontend.canonical import canonicalise
 from passes.frontend.trace import trace
 from tests.passes.golden_text import printed
@@ -57,3 +58,24 @@ def test_canonical_graphs_do_not_change() -> None:
 def test_numbers_are_preserved() -> None:
     model, x = Splits(), torch.randn(3, 5, 4)
     torch.testing.assert_close(trace(model, torch.randn(2, 3, 4))(x), model(x), rtol=0, atol=0)
+
+
+class Squeezed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, T, 4)
+        return self.down(self.up(x).unsqueeze(2).squeeze().squeeze(-1))
+
+
+def test_a_dim_that_shrinks_to_one_index_is_not_squeezed_away() -> None:
+    model, x = Squeezed().double(), torch.randn(3, 5, 4, dtype=torch.float64)
+    one = torch.zeros(6, 4, dtype=torch.bool)
+    one[2] = True
+    masks = {"up.weight": one, "up.bias": one.any(1)}
+    small = passes.shrink(trace(model, x), masks, verify=False)
+    model.up.weight.data *= one
+    model.up.bias.data *= one.any(1)
+    torch.testing.assert_close(small.graph_module(x), model(x), rtol=0, atol=1e-12)
+    assert small.plan.small_shape("up.weight", (6, 4)) == (1, 4)

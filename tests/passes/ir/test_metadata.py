@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+import passes
 from passes.ir.graph import set_attribute
 from passes.ir.metadata import fake_mode, propagate_metadata
 from passes.ir.sizes import shape_of
@@ -31,3 +32,18 @@ def test_shapes_follow_a_rewritten_weight_and_wrong_ones_raise() -> None:
 def test_a_graph_without_metadata_is_refused() -> None:
     with pytest.raises(ValueError, match="carries no fake tensors"):
         fake_mode(fx.Graph())
+
+
+def test_a_symbol_that_was_bound_to_a_number_does_not_come_back() -> None:
+    """The input's width is a symbol that the linear fixes; a concatenation as wide as that may shrink."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down(torch.cat([x, x.new_zeros(*x.shape[:2], 2)], -1))
+
+    small = passes.shrink(passes.trace(Padded(), torch.randn(3, 5, 6)))
+    assert small.plan.small_shape("down.weight", (3, 8)) == (3, 6)
