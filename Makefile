@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test demo lint types clean
+.PHONY: install test long demo lint types clean
 
 install: $(STAMP)
 
@@ -24,6 +24,10 @@ types: install
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# What CI adds: new examples of every property, which a failure prints so that it can be repeated.
+long: install
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=long tests/passes/properties tests/passes/test_planning.py $(ARGS)
 
 demo: install
 	$(BIN)/python -m examples.tweets $(ARGS)

@@ -1,6 +1,9 @@
 """Golden texts: printed graphs in tests/golden, compared by the `golden` fixture.
 
 python -m pytest tests/passes/rewrite --update-golden      writes them again; read the diff before committing it
+
+Properties draw the same few examples on every run; with ``--hypothesis-profile=long`` new and more ones, and a failure
+prints the blob that repeats it (``@reproduce_failure``).
 """
 
 from __future__ import annotations
@@ -9,6 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile(
+    "quick", max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=SLOW
+)
+settings.register_profile(
+    "long",
+    max_examples=60,
+    deadline=None,
+    derandomize=False,
+    database=None,
+    print_blob=True,
+    suppress_health_check=SLOW,
+)
+settings.load_profile("quick")
 
 GOLDEN = Path(__file__).parent / "golden"
 

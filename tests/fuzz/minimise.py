@@ -51,19 +51,18 @@ def _case(case: Case, program: Program) -> Case | None:
 def _with_fewer_steps(case: Case) -> Iterator[Case]:
     program = case.program
     candidates: list[Program] = []
-    if len(program.outputs) > 1:
-        candidates += [replace(program, outputs=(output,)) for output in program.outputs]
-    candidates += [
-        replace(program, outputs=((step.number, through),))
-        for step in program.steps[:-1]
-        for through in dict.fromkeys((program.outputs[0][1], True))
-        if len(program.outputs) == 1
-    ]
     live = live_numbers(program.steps, [n for n, _ in program.outputs])
     dead = [s for s in program.steps if s.number not in live]
     if dead:
         kept = tuple(s for s in program.steps if s.number in live)
         candidates.append(replace(program, steps=kept, declared=(*program.declared, *dead)))
+    if len(program.outputs) > 1:
+        candidates += [replace(program, outputs=(output,)) for output in program.outputs]
+    else:  # the result of an earlier step
+        (last, through), *_ = program.outputs
+        earlier = [step.number for step in program.steps if step.number < last]
+        candidates += [replace(program, outputs=((number, through),)) for number in earlier]
+        candidates += [] if through else [replace(program, outputs=((last, True),))]
     for step in reversed(program.steps):
         earlier = [INPUT, *(s.number for s in program.steps if s.number < step.number)]
         same = [n for n in dict.fromkeys((*step.reads, *earlier)) if program.width(n) == step.width]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tests.fuzz.forms import Case
+import passes
+from tests.fuzz.forms import Case, Masks, example_of, given_model, readable
 from tests.fuzz.program import build
 
 HEAD = """\
@@ -29,7 +30,7 @@ def mask_text(mask: torch.Tensor) -> str:
 
 def script(case: Case) -> str:
     """A self-contained script that prints the difference between the masked eager model and the small graph."""
-    masks = [f"    {name!r}: {mask_text(mask)}," for name, mask in case.masks.items()]
+    masks = [f"    {name!r}: {mask_text(mask)}," for name, mask in _used(case).items()]
     shrink = "passes.shrink(graph, verify=False)" if case.zeros else "passes.shrink(graph, masks, verify=False)"
     lines = [
         HEAD + case.program.text(),
@@ -56,13 +57,18 @@ def script(case: Case) -> str:
     return "\n".join(lines)
 
 
+def _used(case: Case) -> Masks:
+    """The masks that shrink is given: those of parameters that the graph reads."""
+    try:
+        return case.masks if case.zeros else readable(passes.trace(given_model(case), example_of(case)), case.masks)
+    except Exception:
+        return case.masks
+
+
 def node_count(case: Case) -> int:
     """Operators of the traced program; statements where it cannot be traced."""
-    import passes
-    from tests.fuzz.program import inputs
-
     try:
-        graph = passes.trace(build(case.program), inputs(0, 3, 5)).graph
+        graph = passes.trace(build(case.program), example_of(case)).graph
         return sum(node.op == "call_function" for node in graph.nodes)
     except Exception:
         return sum(len(s.statements()) for s in case.program.steps)

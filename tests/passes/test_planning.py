@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import passes
 from passes.masks import MaskError, TensorFile
-from tests.passes.properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
+from tests.passes.properties.strategies import MaskChoice, mask_choices, shapes
 from tests.passes.properties.tiny import Shape, build, inputs
 
 
@@ -20,7 +20,6 @@ def by_parameter(plan: passes.Plan) -> tuple[object, ...]:
     return {c.parameter: c for c in plan.cuts}, {f.weight: f for f in plan.folds}, set(plan.heads)
 
 
-@BOUNDED
 @given(shapes(), mask_choices())
 def test_plans_are_those_of_shrink(shape: Shape, choice: MaskChoice) -> None:
     model = build(shape)

@@ -5,19 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.passes.properties.tiny import ACTIVATIONS, ATTENTIONS, MASK_KINDS, Shape, Transformer, random_masks
 
 ROLES = ("q", "k", "v", "qkv", "out", "up", "gate", "down")
-BOUNDED = settings(
-    max_examples=10,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 class MaskChoice(NamedTuple):

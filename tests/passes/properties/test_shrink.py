@@ -11,7 +11,7 @@ from torch import nn
 import passes
 from passes.plan.plan import Plan
 from passes.report import count_parameters
-from tests.passes.properties.strategies import BOUNDED, MaskChoice, mask_choices, shapes
+from tests.passes.properties.strategies import MaskChoice, mask_choices, shapes
 from tests.passes.properties.tiny import Shape, Transformer, build, inputs
 
 
@@ -22,7 +22,6 @@ def masked_copy(model: Transformer, shape: Shape, masks: dict[str, torch.Tensor]
     return copy
 
 
-@BOUNDED
 @given(shapes(), st.lists(mask_choices(), min_size=2, max_size=2))
 def test_small_equals_masked_and_is_as_small_as_it_gets(shape: Shape, choices: list[MaskChoice]) -> None:
     model = build(shape)
@@ -43,7 +42,6 @@ def test_small_equals_masked_and_is_as_small_as_it_gets(shape: Shape, choices: l
         assert count_parameters(again.graph_module) == count_parameters(result.graph_module)
 
 
-@BOUNDED
 @given(shapes(), mask_choices(), mask_choices())
 def test_masking_more_never_leaves_more(shape: Shape, one: MaskChoice, other: MaskChoice) -> None:
     model = build(shape)
