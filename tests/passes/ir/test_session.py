@@ -79,8 +79,9 @@ def test_traces_leave_nothing_behind() -> None:
         alive = [sum(isinstance(o, kind) for o in gc.get_objects()) for kind in kinds]
         return (*alive, len(fx_graph_module._loader.eval_cache), len(FakeTensorMode.cache))
 
-    once()
-    before = held()
-    once()
-    now = held()
-    assert all(a <= b for a, b in zip(now, before, strict=True)), (now, before)
+    counts = []
+    for _ in range(5):
+        once()
+        counts.append(held())
+    for kept in zip(*counts, strict=True):  # caches fill in the first rounds; what grows in every round leaks
+        assert kept[-1] <= max(kept[1:-1]), counts
