@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from bpc.emit.axes import DynamicAxes, resized_inputs
 from bpc.emit.likeness import Likeness, Tolerance
+from bpc.emit.outside import refused_cases
 from passes.ir.info import trace_info
 from passes.verify.inputs import fresh_inputs
 from passes.verify.run import outputs_of
@@ -37,7 +38,7 @@ class FileAgreement:
     """Largest absolute difference between file and graph, the outputs' size, and the input shapes tried.
 
     ``share``: largest error of an output channel over its spread (`bpc.emit.likeness`). ``fixed``: dynamic axes at
-    which no size but the example's is right, with the reason.
+    which no size but the example's is right, or not every size that the file would answer; with the reason.
     """
 
     max_abs_diff: float
@@ -107,6 +108,9 @@ def check_file(path: Path, graph: fx.GraphModule, axes: DynamicAxes, *, toleranc
             fixed[next(iter(case.changed))] = problem
         elif not case.changed & set(fixed):
             raise ExportError(problem)
+    for axis, required, leaves in refused_cases(graph, axes):
+        if axis not in fixed and _answers(session, leaves):
+            fixed[axis] = f"{required}; beyond that the file would answer otherwise than the model does"
     share = max((output.share for output in outputs), default=0.0)
     if not share <= tolerance.share:
         raise ExportError(
@@ -128,10 +132,8 @@ def _run(
     tolerance: Tolerance,
 ) -> str:
     """What is wrong with the file on these inputs; "" if nothing is."""
-    tensors = [leaf for leaf in case.leaves if isinstance(leaf, torch.Tensor)]
-    feed = {value.name: t.numpy() for value, t in zip(session.get_inputs(), tensors, strict=True)}
     try:
-        actual = [np.asarray(value) for value in session.run(None, feed)]
+        actual = [np.asarray(value) for value in session.run(None, _feed(session, case.leaves))]
     except Exception as error:
         return f"ONNX Runtime cannot run the exported file on inputs {case.description}: {error}"
     shapes = [tuple(t.shape) for t in expected]
@@ -147,6 +149,20 @@ def _run(
             )
         output.add(reference.float().numpy(), value.astype(np.float32))
     return ""
+
+
+def _answers(session: onnxruntime.InferenceSession, leaves: list[object]) -> bool:
+    """Whether the file runs on flat inputs; anything that ONNX Runtime raises is a refusal."""
+    try:
+        session.run(None, _feed(session, leaves))
+    except Exception:
+        return False
+    return True
+
+
+def _feed(session: onnxruntime.InferenceSession, leaves: list[object]) -> dict[str, np.ndarray]:
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return {value.name: t.numpy() for value, t in zip(session.get_inputs(), tensors, strict=True)}
 
 
 def _cases(graph: fx.GraphModule, axes: DynamicAxes) -> Iterator[_Case]:

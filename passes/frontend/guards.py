@@ -1,14 +1,13 @@
 """Input guards: a graph refuses inputs that the model would have treated otherwise than it treated the example.
 
 A model that branches on a size (``if x.shape[1] > 8``), or on a flag, is traced along the example's branch.
-``torch.export`` records what it took for granted; here that becomes lines at the head of the graph's own ``forward``.
-They survive copies and rewrites, and ``torch.compile`` traces them; a graph that is pickled leaves them behind.
+``torch.export`` records what it took for granted; `passes.frontend.enforce` writes it into the graph.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export.graph_signature import ConstantArgument, InputKind
-from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
-from passes.ir.info import Guard, InputError
+from passes.ir.info import Guard
 from passes.ir.sizes import is_static, shape_of, tensor_of
 
 # What torch asks here decides strides, or is checked again by the operator when it runs.
@@ -91,42 +89,6 @@ def fixed_sizes(graph_module: fx.GraphModule) -> tuple[Guard, ...]:
                 said = f"input {node.name!r} must have size {size} in dim {dim}"
                 guards.append(Guard(f"{given} == {size}", said, given))
     return tuple(guards)
-
-
-def guarded(graph_module: fx.GraphModule, guards: Sequence[Guard]) -> None:
-    """Write the guards into the graph's forward, in place of those it had."""
-    info: _PyTreeInfo = graph_module.graph._codegen.pytree_info  # type: ignore[attr-defined]
-    graph_module.graph.set_codegen(_GuardedCodeGen(info, guards))
-    graph_module.recompile()
-
-
-def require(holds: Any, message: str, given: Any) -> None:
-    """Raise `InputError` unless the condition holds."""
-    if isinstance(holds, fx.Proxy) or isinstance(
-        given, fx.Proxy
-    ):  # a graph that is loaded from a file is traced again without sizes
-        return
-    if not holds:
-        raise InputError(
-            f"{message}; got {given}. The graph was traced for such inputs only: trace an example like yours"
-        )
-
-
-class _GuardedCodeGen(_PyTreeCodeGen):
-    def __init__(self, info: _PyTreeInfo, guards: Sequence[Guard]) -> None:
-        super().__init__(info)
-        self.guards = tuple(guards)
-
-    def additional_globals(self) -> list[tuple[str, Any]]:
-        return [*super().additional_globals(), (require.__name__, require)]
-
-    def gen_fn_def(self, free_vars: list[str], *args: Any, **kwargs: Any) -> str:
-        inputs = [re.split(r"[:#=]", variable)[0].strip() for variable in free_vars]
-        lines = [super().gen_fn_def(free_vars, *args, **kwargs)]
-        for guard in self.guards:
-            condition, given = guard.condition.format(*inputs), guard.given.format(*inputs)
-            lines.append(f"    {require.__name__}({condition}, {guard.message!r}, {given})")
-        return "\n".join(lines)
 
 
 class _Words:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from passes.frontend.enforce import guarded, with_guard_nodes
 from passes.frontend.export import dims_left_dynamic, dynamic_shapes, export, export_dynamic
-from passes.frontend.guards import fixed_sizes, guarded, input_guards
+from passes.frontend.guards import fixed_sizes, input_guards
 from passes.frontend.inputs import normalise_inputs, widen_unit_dims
 from passes.frontend.prepare import prepare
 from passes.frontend.reference import make_reference
@@ -90,9 +91,13 @@ def retrace(graph_module: fx.GraphModule) -> fx.GraphModule:
 
 @exclusive
 def exported_program(graph_module: fx.GraphModule) -> torch.export.ExportedProgram:
-    """A fresh ``ExportedProgram`` of a traced or rewritten graph, for ONNX, ``.pt2`` and AOTInductor."""
+    """A fresh ``ExportedProgram`` of a traced or rewritten graph, for ONNX, ``.pt2`` and AOTInductor.
+
+    What the graph requires of its inputs is in the program's own guards, as far as torch takes them for conditions on
+    sizes: ``program.module()`` checks them.
+    """
     info = trace_info(graph_module)
-    return export(graph_module, info.args, info.kwargs, info.dynamic_shapes)
+    return export(with_guard_nodes(graph_module, info.guards), info.args, info.kwargs, info.dynamic_shapes)
 
 
 def _aliases(graph_module: fx.GraphModule, model: nn.Module) -> dict[str, str]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.mutation.coverage import covering
 from tests.mutation.mutants import Mutant, mutants
-from tests.mutation.run import record, verdict
+from tests.mutation.run import preload, record, verdict
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("passes/ops", "passes/rewrite")
@@ -68,6 +68,7 @@ def main() -> int:
         select = ["-k", options.select] if options.select else []
         record(ROOT, tuple(options.folders), [*options.tests, *select], coverage_file)
     tests = json.loads(coverage_file.read_text())
+    preload()
     with options.results.open("a") as file:
         for mutant in chosen:
             if mutant.name in results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import os
 import signal
@@ -17,6 +18,8 @@ import pytest
 from tests.mutation.coverage import Recorder
 from tests.mutation.mutants import Mutant
 
+# What all tests import but what is mutated: loaded once, before the forks.
+HEAVY = ("hypothesis", "networkx", "numpy", "torch", "torch._dynamo", "torch.export", "transformers", "pydantic")
 OPTIONS = ("-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-W", "ignore")
 
 
@@ -31,6 +34,12 @@ def record(root: Path, folders: tuple[str, ...], tests: Iterable[str], file: Pat
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
         raise RuntimeError(f"the tests fail without any mutant (pytest's exit code {code})")
+
+
+def preload() -> None:
+    """Import what takes most of the time of a mutant; importing starts no thread, so forks are safe."""
+    for name in HEAVY:
+        importlib.import_module(name)
 
 
 def verdict(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
-
 import pytest
 import torch
 from torch import nn
 
 import passes
-from passes.ir.graph import copy_graph
 from passes.ir.info import InputError
 
 X = torch.randn(4, 5, 6)
@@ -58,27 +54,8 @@ def test_what_the_trace_does_not_hold_for_is_refused(
         graph(x=x, negate=negate)
 
 
-def test_guards_survive_rewrites_and_copies(graph: torch.fx.GraphModule) -> None:
-    small = passes.shrink(graph, verify=False).graph_module
-    for kept in (small, copy_graph(graph), copy.deepcopy(graph)):
-        assert kept(X, False).shape == (4, 5, 3)
-        with pytest.raises(InputError, match="8 or less"):
-            kept(torch.randn(4, 9, 6), False)
-
-
-def test_graphs_can_be_pickled(graph: torch.fx.GraphModule) -> None:
-    torch.testing.assert_close(pickle.loads(pickle.dumps(graph))(X, False), graph(X, False))
-
-
 def test_a_size_of_one_that_the_model_treats_apart_is_refused() -> None:
     graph, x = passes.trace(Unit(), torch.randn(3, 4)), torch.randn(5, 1)
     torch.testing.assert_close(graph(x), 2 * x)
     with pytest.raises(InputError, match="'x' must be longer than 1 in dim 0"):
         graph(torch.randn(1, 4))
-
-
-def test_compiled_graphs_keep_them(graph: torch.fx.GraphModule) -> None:
-    compiled = torch.compile(graph, backend="eager", fullgraph=True, dynamic=True)
-    torch.testing.assert_close(compiled(X, False), graph(X, False))
-    with pytest.raises(Exception, match="exception"):
-        compiled(torch.randn(4, 9, 6), False)

@@ -91,3 +91,16 @@ def test_heads_that_broadcast_get_the_default(shapes: tuple[tuple[int, int], ...
     node = sketch.call(SDPA, q, k, v)
     by_group = shapes[1] == shapes[2]
     assert (rule_for(node) is RULE) == by_group  # one key head for both: a group; one value head: nobody said so
+
+
+def test_query_heads_go_with_the_dims_in_front_and_key_heads_with_their_group() -> None:
+    sketch = Sketch()
+    q, k, v = (sketch.free("b", 3, h, 5, 2, name=n) for n, h in (("q", 4), ("k", 2), ("v", 2)))
+    out = sketch.call(SDPA, q, k, v, enable_gqa=True)
+    live = torch.zeros(1, 3, 4, 1, 1, dtype=torch.bool)
+    live[:, 2, :2] = True
+    coupling = sketch.coupling({out: live})
+    assert tied(coupling, (q, 1), (k, 1), (v, 1), (out, 1))
+    assert keeps(coupling, k, 1) == [F, F, T]
+    assert keeps(coupling, q, 2) == keeps(coupling, out, 2) == [T, T, F, F]
+    assert keeps(coupling, k, 2) == keeps(coupling, v, 2) == [T, F]

@@ -77,3 +77,11 @@ def test_other_slices_are_no_windows() -> None:
     assert linear_form(sketch.call(aten.linear.default, x, strided)) is None
     assert linear_form(sketch.call(aten.linear.default, two, columns)) is None
     assert linear_form(sketch.call(aten.linear.default, x, rows, shifted)) is None  # not the rows' own bias
+
+
+def test_a_slice_up_to_a_size_of_the_data_is_no_window() -> None:
+    sketch = Sketch()
+    x, table = sketch.input("b", "t", 3), matrix(9, 3)
+    length = sketch.call(aten.sym_size.int, x, 1)
+    rows = sliced(sketch, "w", table, 0, 0, length)
+    assert linear_form(sketch.call(aten.linear.default, x, rows)) is None

@@ -49,6 +49,30 @@ def test_index_select_reads_all_rows_and_its_index() -> None:
     assert liveness.of(source)[0].tolist() == [[F, F, T]] * 4
 
 
+def test_index_select_pins_what_it_looks_up_and_ties_the_rest() -> None:
+    sketch = Sketch()
+    x, index = sketch.free("b", 4, 3), sketch.weight("index", torch.tensor([0, 2]))
+    out = sketch.call(aten.index_select.default, x, 1, index)
+    coupling = sketch.coupling({out: [F, T, F]})
+    assert reason(coupling, x, 1) == reason(coupling, out, 1) == "looked up by index"
+    assert reason(coupling, index, 0) == "an index"
+    assert keeps(coupling, x, 2) == keeps(coupling, out, 2) == [F, T, F]
+
+
+def test_an_index_that_is_expanded_expands_to_less() -> None:
+    sketch = Sketch()
+    source, rows = sketch.free("b", 4, 3), sketch.input("b", 4, 1, dtype=torch.int64, name="index")
+    index = sketch.call(aten.expand.default, rows, [-1, -1, 3])
+    out = sketch.call(aten.gather.default, source, 1, index)
+    coupling = sketch.coupling({out: [F, T, F]})
+    assert keeps(coupling, source, 2) == keeps(coupling, index, 2) == keeps(coupling, out, 2) == [F, T, F]
+    sketch = Sketch()
+    source, index = sketch.free("b", 4, 3), sketch.input("b", 4, 3, dtype=torch.int64, name="index")
+    out = sketch.call(aten.gather.default, source, 1, index)
+    assert keeps(sketch.coupling({out: [F, T, F]}), index, 2) == [T, T, T]  # an input keeps its size
+    assert keeps(sketch.coupling({out: [F, T, F]}), source, 2) == [F, T, F]
+
+
 def test_a_gather_from_fewer_rows_mixes_the_dim_it_crops() -> None:
     sketch = Sketch()
     source, index = sketch.free("b", 4, 3), sketch.input("b", 2, 3, dtype=torch.int64, name="index")

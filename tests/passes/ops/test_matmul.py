@@ -81,3 +81,12 @@ def test_what_is_summed_over_goes_together_and_a_vector_gets_the_default() -> No
     assert keeps(coupling, y, 2) == [T, F, T]
     assert keeps(coupling, y, 1) == [F, T, F, F]
     assert tied(coupling, (x, 1), (out, 1))
+
+
+def test_batch_dims_are_counted_from_the_right() -> None:
+    sketch = Sketch()
+    x, y = sketch.free("b", 4, 5, 3), sketch.free(4, 3, 2, name="y")
+    out = sketch.call(aten.matmul.default, x, y)
+    coupling = sketch.coupling({out: [[[T, T]], [[F, F]], [[T, T]], [[F, F]]]})
+    assert tied(coupling, (x, 1), (y, 0), (out, 1))
+    assert keeps(coupling, y, 0) == [T, F, T, F]

@@ -65,3 +65,13 @@ def test_batch_norm_leaves_channels_apart_in_eval_mode_only(training: bool) -> N
         assert fact.const[0, :, 0].tolist() == [T, F]
         assert fact.value[0, 0, 0].item() == pytest.approx((3 - 1) / 2 * 2 + 1)
     assert liveness.of(x)[0, :, 0].tolist() == [training, T]
+
+
+def test_batch_norm_without_weight_and_bias_only_standardises() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 2), [5.0, NAN])
+    mean, variance = sketch.weight("m", [1.0, 1.0]), sketch.weight("v", [4.0, 4.0])
+    norm = sketch.call(aten.batch_norm.default, x, None, None, mean, variance, False, 0.1, 0.0, False)
+    fact = sketch.constants(norm).fact(norm)
+    assert fact.const[0].tolist() == [T, F]
+    assert fact.value[0, 0].item() == pytest.approx((5 - 1) / 2)

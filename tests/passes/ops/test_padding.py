@@ -40,3 +40,12 @@ def test_a_padded_dim_is_read_whole_and_stays_and_the_others_are_the_same() -> N
     assert reason(coupling, x, 2) == reason(coupling, out, 2) == "padded"
     assert tied(coupling, (x, 1), (out, 1))
     assert reason(coupling, x, 1) is None
+
+
+def test_each_dim_gets_its_own_width() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 2, 2), [[3.0, NAN], [NAN, 4.0]])
+    out = sketch.call(aten.constant_pad_nd.default, x, [0, 1, 2, 0], 7.0)
+    fact = sketch.constants(out).fact(out)
+    assert fact.const[0].tolist() == [[T, T, T], [T, T, T], [T, F, T], [F, T, T]]
+    assert fact.value[0].tolist() == [[7.0, 7.0, 7.0], [7.0, 7.0, 7.0], [3.0, 0.0, 7.0], [0.0, 4.0, 7.0]]

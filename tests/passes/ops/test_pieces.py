@@ -122,3 +122,37 @@ def test_repeated_dims_stay_and_others_are_the_same() -> None:
     coupling = sketch.coupling({out: [F, T, F]})
     assert reason(coupling, x, 1) == reason(coupling, out, 1) == "repeated"
     assert keeps(coupling, x, 2) == [F, T, F]
+
+
+def test_a_slice_of_one_index_follows_the_cut() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 4)
+    one = sketch.call(aten.slice.Tensor, x, 1, 2, 3)
+    assert SLICE.resize is not None
+    SLICE.resize(one, Kept({(x, 1): [F, T, T, F]}))
+    assert one.args == (x, 1, 1, 2)
+
+
+def test_a_slice_up_to_a_size_of_the_data_may_read_any_channel() -> None:
+    """Constant where all channels are that number; rows of data keep what their columns are."""
+    sketch = Sketch()
+    x = sketch.input("b", "t", 3)
+    length = sketch.call(aten.sym_size.int, x, 1)
+    same = sketch.call(aten.slice.Tensor, sketch.fixed(x, [2.0, 2.0, 2.0], "same"), 2, 0, length)
+    other = sketch.call(aten.slice.Tensor, sketch.fixed(x, [2.0, 2.0, 3.0], "other"), 2, 0, length)
+    rows = sketch.call(aten.slice.Tensor, sketch.fixed(x, [2.0, NAN, 3.0], "rows"), 1, 0, 1)
+    constants = sketch.constants(same, other, rows)
+    assert not constants.failures
+    assert constants.fact(same).value.unique().tolist() == [2.0]
+    assert bool(constants.fact(same).const.all())
+    assert not bool(constants.fact(other).const.any())
+    assert constants.fact(rows).const[0, 0].tolist() == [T, F, T]
+
+
+def test_a_concatenation_of_data_pins_its_pieces() -> None:
+    sketch = Sketch()
+    x, y = sketch.free("t", 2), sketch.free(3, 2, name="y")
+    out = sketch.call(aten.cat.default, [x, y], 0)
+    coupling = sketch.coupling({out: [T, F]})
+    assert reason(coupling, y, 0) == "concatenated along a data dimension"
+    assert keeps(coupling, y, 1) == [T, F]
