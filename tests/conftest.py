@@ -20,7 +20,7 @@ settings.register_profile(
 )
 settings.register_profile(
     "long",
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     derandomize=False,
     database=None,
@@ -34,6 +34,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden again instead of comparing")
+    parser.addoption("--every-pair", action="store_true", help="whole matrices where CI takes a part of them")
 
 
 @pytest.fixture

@@ -141,6 +141,7 @@ def test_files_hold_far_from_their_example(name: str, tmp_path: Path) -> None:
     assert written.agreement is not None
     assert not written.agreement.fixed
     session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+    largest = 0.0
     for size in others or [example]:
         for batch, padded in ((1, False), (3, False), (3, True)):
             inputs = case.inputs(batch, size, padded)
@@ -150,5 +151,7 @@ def test_files_hold_far_from_their_example(name: str, tmp_path: Path) -> None:
             assert actual.shape == expected.shape
             worst = np.abs(actual - expected).max() / np.abs(expected).max()
             assert worst < 1e-4, f"size {size}, batch {batch}, padded {padded}"
+            largest = max(largest, worst)
+    print(f"{name}: {largest:.1e} of the largest output")  # pytest -rP shows it
     for value, dim in ((v, d) for v in session.get_inputs() for d in v.shape if isinstance(d, int)):
         assert dim in case.inputs(2, example, False)[value.name].shape  # static dims are the example's, and say so
