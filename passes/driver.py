@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from passes.options import Granularity, ShrinkOptions
 from passes.plan.check import Check, example_check
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import Origin, Plan
+from passes.planning import plan_shrink
 from passes.report import ShrinkReport, build_report, summarise
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.drop_noop_slices import DropNoopSlices
@@ -88,6 +90,7 @@ def shrink(
     """
     options = ShrinkOptions(granularity, multiple)
     _refuse_meta(graph_module)
+    traced = weakref.ref(graph_module)
     baked = PassManager((BakeWeights(),)).run(graph_module)  # weights computed from masks: numbers
     graph_module = baked.graph_module
     resolved = resolve_masks(graph_module, masks)
@@ -124,7 +127,7 @@ def shrink(
             resolved,
             granularity,
             example=partial(example_check, small),
-            coarser=partial(_coarser_plans, options),
+            coarser=partial(_coarser_plans, traced, resolved, options),
         ),
     )
     report = build_report(before, small, outcome.facts["shrink-dims"]["analysis"], agreement)
@@ -170,15 +173,23 @@ def _shrink_again(
     return graph_module, record
 
 
-def _coarser_plans(options: ShrinkOptions, zeroed: nn.Module, check: Check) -> Iterator[tuple[str, Plan]]:
+def _coarser_plans(
+    traced: weakref.ref[fx.GraphModule],
+    masks: Mapping[str, torch.Tensor],
+    options: ShrinkOptions,
+    zeroed: nn.Module,
+    check: Check,
+) -> Iterator[tuple[str, Plan]]:
     """Plans that cut attention less finely, for a model whose forward cannot follow the one that was made."""
-    try:
-        graph = trace(zeroed, dict(check.kwargs) or check.args)
-    except TraceError as error:
-        raise ModuleViewError(f"no coarser plan can be made for {type(zeroed).__name__}: {error}") from error
+    graph = traced()
+    if graph is None:  # nobody kept it: a plan does not keep a model's weights in memory
+        try:
+            graph, masks = trace(zeroed, dict(check.kwargs) or check.args), {}
+        except TraceError as error:
+            raise ModuleViewError(f"no coarser plan can be made for {type(zeroed).__name__}: {error}") from error
     order: tuple[Granularity, ...] = get_args(Granularity)
     for coarser in order[order.index(options.granularity) + 1 :]:
-        yield coarser, shrink(graph, granularity=coarser, multiple=options.multiple, verify=False).plan
+        yield coarser, plan_shrink(graph, masks, granularity=coarser, multiple=options.multiple)
 
 
 def least_precise(graph_module: fx.GraphModule) -> torch.dtype:

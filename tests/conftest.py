@@ -8,10 +8,11 @@ prints the blob that repeats it (``@reproduce_failure``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch._dynamo.config
 from hypothesis import HealthCheck, settings
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -35,6 +36,18 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden again instead of comparing")
     parser.addoption("--every-pair", action="store_true", help="whole matrices where CI takes a part of them")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def every_operator_is_inferred_anew(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tiny graphs hardly repeat an operator: torch's cache of inferred shapes costs them a third of a trace.
+
+    It stays on in the tests of whole commands, and where tests look at what is left behind.
+    """
+    fast = ("passes", "fuzz", "bpc/emit")
+    path = request.path.relative_to(Path(__file__).parent).as_posix()
+    with torch._dynamo.config.patch(fake_tensor_cache_enabled=not path.startswith(fast) or "test_session" in path):
+        yield
 
 
 @pytest.fixture

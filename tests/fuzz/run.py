@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch._dynamo.config
 
 from tests.fuzz.blame import guilty_step
 from tests.fuzz.draw import draw_masks, draw_program, program_of
@@ -64,6 +65,7 @@ def run_templates(seed: int, until: float = float("inf"), *, named: str = "", qu
 
 def _run(makes: Iterable[tuple[int, Callable[[], Case]]], until: float, quick: bool) -> Iterator[Report]:
     torch.set_num_threads(1)
+    torch._dynamo.config.fake_tensor_cache_enabled = False  # tiny graphs hardly repeat an operator
     often = Counter[tuple[str, str, str]]()
     for number, make in makes:
         if time.time() > until:

@@ -46,9 +46,9 @@ def masked() -> BertForSequenceClassification:
 @pytest.fixture(scope="module")
 def written(masked: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = passes.trace(masked, {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})
-    DenseModel.from_shrink(passes.shrink(graph), masked).save_pretrained(tmp_path_factory.mktemp("small") / "model")
-    masked.save_pretrained(tmp_path_factory.getbasetemp() / "masked")
-    return next(tmp_path_factory.getbasetemp().glob("small*/model"))
+    directory = tmp_path_factory.mktemp("small") / "model"
+    DenseModel.from_shrink(passes.shrink(graph), masked).save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture
