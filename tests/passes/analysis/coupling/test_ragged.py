@@ -73,12 +73,12 @@ def test_a_dead_head_has_no_say_among_ragged_ones() -> None:
     sketch = Sketch()
     wide = sketch.call(LINEAR, sketch.input("b", 4), sketch.weight("w", matrix(9, 4)))
     heads = sketch.call(aten.relu.default, sketch.call(RESHAPE, wide, [-1, 3, 3]))
-    reads = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 0, 1]]).double().flatten()
+    reads = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 1]]).double().flatten()
     out = sketch.call(LINEAR, sketch.call(RESHAPE, heads, [-1, 9]), sketch.weight("down", matrix(2, 9) * reads))
     liveness = Liveness(sketch.constants(out))
     coupling = couple(liveness.constants, liveness)
     make_ragged(coupling, liveness)
-    assert keeps(coupling, wide, 1) == [F, F, F, T, F, F, F, F, T]
+    assert keeps(coupling, wide, 1) == [F, F, F, T, T, F, F, T, T]
 
 
 def test_every_value_on_the_way_counts() -> None:
@@ -132,6 +132,36 @@ def shared_table(given: Heads) -> None:
     given.outputs.append(given.sketch.call(aten.sum.dim_IntList, given.outputs.pop(), [1, 2]))
 
 
+def table_read_twice(given: Heads) -> None:
+    table = given.sketch.weight("table", [1.0, 2.0, 3.0])
+    scaled = [given.sketch.call(aten.mul.Tensor, n, table) for n in (given.heads, given.mixed)]
+    for n, value in enumerate(scaled):
+        flat = given.sketch.call(RESHAPE, value, [-1, 6])
+        given.outputs.append(given.reader(flat, [[1, 0, 0], [0, 1, 0]], f"read{n}"))
+
+
+def flat_table_read_twice(given: Heads) -> None:
+    table = given.sketch.weight("table", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    for n, value in enumerate((given.wide, given.flat)):
+        scaled = given.sketch.call(aten.mul.Tensor, value, table)
+        given.outputs.append(given.reader(scaled, [[1, 0, 0], [0, 1, 0]], f"read{n}"))
+
+
+def repeated_dims(given: Heads) -> None:
+    wide = given.sketch.call(aten.repeat_interleave.self_int, given.mixed, 2, 2)
+    flat = given.sketch.call(RESHAPE, wide, [-1, 12])
+    given.outputs.append(given.reader(flat, [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]], "one"))
+
+
+def view_of_three(given: Heads) -> None:
+    """The dims of two times the same heads."""
+    wide = given.sketch.call(LINEAR, given.sketch.input("b", 4, name="y"), given.sketch.weight("v", matrix(12, 4)))
+    other = given.sketch.call(RESHAPE, wide, [-1, 2, 2, 3])
+    scaled = given.sketch.call(aten.mul.Tensor, other, given.sketch.call(aten.unsqueeze.default, given.mixed, 2))
+    flat = given.sketch.call(RESHAPE, scaled, [-1, 12])
+    given.outputs.append(given.reader(flat, [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]], "one"))
+
+
 def flat_turned(given: Heads) -> None:
     back = given.sketch.call(aten.flip.default, given.flat, [1])
     given.outputs.append(given.reader(back, [[0, 1, 0], [0, 0, 1]], "one"))
@@ -149,7 +179,21 @@ def viewed_otherwise(given: Heads) -> None:
 
 @pytest.mark.parametrize(
     "use",
-    [read_size, softmax, one_head, summed_heads, turned, shared_table, flat_turned, flat_output, viewed_otherwise],
+    [
+        read_size,
+        softmax,
+        one_head,
+        summed_heads,
+        turned,
+        shared_table,
+        table_read_twice,
+        flat_table_read_twice,
+        repeated_dims,
+        view_of_three,
+        flat_turned,
+        flat_output,
+        viewed_otherwise,
+    ],
 )
 def test_other_uses_of_the_dims_forbid_it(use: Callable[[Heads], object]) -> None:
     given = Heads()
@@ -171,6 +215,22 @@ def test_dims_viewed_as_several_again_have_places() -> None:
     assert keeps(coupling, wide, 1) == [T, F, F, T, T, F, F, T]
     assert keeps(coupling, halves, 3) == [T, T]
     assert coupling.count(halves, 3) == 1
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_pieces_of_a_fused_weight_may_be_ragged_unless_it_stays_whole(pinned: bool) -> None:
+    sketch = Sketch()
+    fused = sketch.call(LINEAR, sketch.input("b", 4), sketch.weight("w", matrix(8, 4)))
+    wide = sketch.call(aten.slice.Tensor, fused, 1, 0, 6)
+    heads = sketch.call(aten.relu.default, sketch.call(RESHAPE, wide, [-1, 2, 3]))
+    reads = torch.tensor([1, 0, 0, 0, 1, 0]).double()
+    out = sketch.call(LINEAR, sketch.call(RESHAPE, heads, [-1, 6]), sketch.weight("down", matrix(2, 6) * reads))
+    if pinned:
+        sketch.call(aten.sym_size.int, fused, 1)
+    liveness = Liveness(sketch.constants(out))
+    coupling = couple(liveness.constants, liveness)
+    make_ragged(coupling, liveness)
+    assert [rows.tolist() for rows in coupling.rows.values()] == ([] if pinned else [[[T, F, F], [F, T, F]]])
 
 
 def grouped(reads: object) -> tuple[Coupling, fx.Node, fx.Node]:
