@@ -10,14 +10,9 @@ ROOT = Path(__file__).parents[1]
 
 # Files without tests of their own, and why.
 ELSEWHERE = {
-    "passes/analysis/analysis.py": "verbs on it: tests of driver, planning and explain; its failures: test_constants",
-    "passes/analysis/coupling/ragged.py": "whole models: traps/test_attention, coupling/test_round_up",
-    "passes/analysis/coupling/why_kept.py": "texts of reports: tests/passes/test_report.py",
-    "passes/analysis/plans.py": "cuts, folds and head views of whole models: test_planning, properties",
     "passes/analysis/roles.py": "an old name of passes/structure/roles.py",
     "passes/frontend/explain.py": "messages of a failed trace: frontend/test_trace.py, test_export.py",
     "passes/frontend/prepare.py": "its steps: frontend/test_functional.py, test_canonical.py, test_trace.py",
-    "passes/frontend/run.py": "models left as they were: frontend/test_trace.py, test_functional.py",
     "passes/ops/rule.py": "protocols and a dataclass",
     "passes/plan/errors.py": "an exception",
     "passes/program.py": "an old name of passes/frontend/trace.py",
