@@ -83,9 +83,13 @@ def test_every_module_has_its_own_training_flag_back() -> None:
     model[1].eval()
     model[1][0].train()
     modes = [m.training for m in model.modules()]
-    with pytest.raises(IndexError), in_eval_mode(model):
+
+    def stop() -> None:
         assert not any(m.training for m in model.modules())
         raise IndexError
+
+    with pytest.raises(IndexError), in_eval_mode(model):
+        stop()
     assert [m.training for m in model.modules()] == modes == [True, True, False, True]
 
 
@@ -97,10 +101,14 @@ def test_buffers_have_their_numbers_back_and_stay_the_same_tensors() -> None:
     untouched = nn.Module()
     untouched.register_buffer("table", torch.ones(2))
     model = nn.ModuleList([norm, untouched])
-    with pytest.raises(IndexError), buffers_kept(model):
+
+    def stop() -> None:
         norm(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         assert buffer.tolist() != [0.0, 0.0]
         raise IndexError
+
+    with pytest.raises(IndexError), buffers_kept(model):
+        stop()
     assert norm.running_mean is buffer
     assert buffer.tolist() == [0.0, 0.0]
     assert int(version) == 0
