@@ -32,6 +32,7 @@ from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import Staging, write
 from bpc.emit.tables import IndexTables
+from bpc.emit.untranslated import untranslated
 from bpc.timing.feed import INPUTS_KEY
 from passes.certificate import Certificate
 from passes.frontend.trace import exported_program
@@ -96,7 +97,8 @@ def export_onnx(
         smaller. An axis that holds at the example's size alone becomes static in the file (``agreement.fixed``).
     opset: 20 or later. The attention forms need 23; below, attention is exported written out.
 
-    Raises `bpc.emit.check.ExportError` if the file disagrees with the graph, ValueError for unusable arguments.
+    Raises `bpc.emit.check.ExportError` if the file disagrees with the graph or ONNX lacks one of its operators,
+    ValueError for unusable arguments.
     """
     start = time.perf_counter()
     if opset < 20:
@@ -180,12 +182,18 @@ def graph_of(source: Any) -> fx.GraphModule:
 def to_onnx(
     graph: fx.GraphModule, program: torch.export.ExportedProgram, axes: DynamicAxes, opset: int = OPSET
 ) -> ir.Model:
-    """``torch.onnx.export`` of ``program``, with readable names for inputs, outputs and dynamic axes."""
+    """``torch.onnx.export`` of ``program``, with readable names for inputs, outputs and dynamic axes.
+
+    Raises `ExportError` for an operator that ONNX does not have.
+    """
     # The program was traced without gradients. The exporter runs it once more; with gradients attention under a learned
     # bias takes another kernel, of another memory layout, and views that were valid no longer are.
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own use of a deprecated class
-        exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        try:
+            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise untranslated(error, graph) from error
     assert exported is not None
     model = exported.model
     ExpandRotaryCaches()(model)
