@@ -11,8 +11,6 @@ ROOT = Path(__file__).parents[1]
 # Files without tests of their own, and why.
 ELSEWHERE = {
     "passes/analysis/roles.py": "an old name of passes/structure/roles.py",
-    "passes/frontend/explain.py": "messages of a failed trace: frontend/test_trace.py, test_export.py",
-    "passes/frontend/prepare.py": "its steps: frontend/test_functional.py, test_canonical.py, test_trace.py",
     "passes/ops/rule.py": "protocols and a dataclass",
     "passes/plan/errors.py": "an exception",
     "passes/program.py": "an old name of passes/frontend/trace.py",

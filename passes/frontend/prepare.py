@@ -107,7 +107,8 @@ def _inline_higher_order(graph_module: fx.GraphModule) -> None:
         if node.users:
             node.replace_all_uses_with(mapping[outputs[0]])
         graph_module.graph.erase_node(node)
-    graph_module.delete_all_unused_submodules()
+        if not bodies[0].users:  # or the body would stay a module of the graph
+            graph_module.graph.erase_node(bodies[0])
 
 
 def _drop_noise(graph_module: fx.GraphModule) -> None:
