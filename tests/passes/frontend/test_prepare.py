@@ -1,4 +1,4 @@
-"""From an exported program to a plain graph: regions inlined, noise gone, parameters the model's own, in named steps."""
+"""An exported program becomes a plain graph: regions inlined, noise gone, parameters the model's own, by named steps."""
 
 from __future__ import annotations
 
@@ -209,5 +209,5 @@ def test_a_step_that_leaves_a_broken_graph_is_found_out(monkeypatch: pytest.Monk
 
     model = Model(lambda x: (x * 2).relu())
     monkeypatch.setattr(module_under_test, "STEPS", (("swap", swap),))
-    with pytest.raises(RuntimeError, match="topological|used before"):
+    with pytest.raises(RuntimeError, match=r"topological|used before"):
         prepare(exported(model), model)
