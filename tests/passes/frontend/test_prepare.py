@@ -1,4 +1,4 @@
-"""An exported program becomes a plain graph: regions inlined, noise gone, parameters the model's own, by named steps."""
+"""An exported program becomes a plain graph: regions inlined, noise gone, parameters the model's own, in steps."""
 
 from __future__ import annotations
 
