@@ -182,7 +182,10 @@ def _coarser_plans(
 ) -> Iterator[tuple[str, Plan]]:
     """Plans that cut attention less finely, for a model whose forward cannot follow the one that was made."""
     graph = traced()
-    if graph is None:  # nobody kept it: a plan does not keep a model's weights in memory
+    if graph is not None:
+        tied = {name: masks[used] for name, used in trace_info(graph).aliases.items() if used in masks}
+        masks = {**masks, **tied}  # masks of tied weights are given under every name
+    else:  # nobody kept it: a plan does not keep a model's weights in memory
         try:
             graph, masks = trace(zeroed, dict(check.kwargs) or check.args), {}
         except TraceError as error:

@@ -11,10 +11,13 @@ from passes.analysis.coupling.solver import Coupling
 ROTARY = "pinned: rotary pairs: dims rotate into each other, by angles that all heads share"
 
 
-def why_kept(coupling: Coupling, number: int, empty: torch.Tensor) -> Iterator[str]:
+def why_kept(
+    coupling: Coupling, number: int, empty: torch.Tensor, asked: frozenset[int] = frozenset()
+) -> Iterator[str]:
     """Reasons why the class ``number`` keeps the indices ``empty`` (bool, of its size), the first that applies to each.
 
-    Pieces of an axis (fused projections) and dims inside heads answer for the axis that is made of them.
+    Pieces of an axis (fused projections) and dims inside heads answer for the axis that is made of them. ``asked``:
+    the classes on the way here; a class may be a piece of itself (x beside its mirror image), and answers once.
     """
     if number in coupling.pinned:
         yield f"pinned: {coupling.pinned[number]}"
@@ -25,10 +28,14 @@ def why_kept(coupling: Coupling, number: int, empty: torch.Tensor) -> Iterator[s
     elif _rotates(coupling, number):
         yield ROTARY
     else:
+        asked |= {number}
         pieces = [
-            reason for piece, part in _pieces(coupling, number, empty) for reason in why_kept(coupling, piece, part)
+            reason
+            for piece, part in _pieces(coupling, number, empty)
+            if piece not in asked
+            for reason in why_kept(coupling, piece, part, asked)
         ]
-        yield from pieces or _why_heads_keep(coupling, number)
+        yield from pieces or _why_heads_keep(coupling, number, asked)
 
 
 def _pieces(coupling: Coupling, number: int, empty: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -39,7 +46,7 @@ def _pieces(coupling: Coupling, number: int, empty: torch.Tensor) -> Iterator[tu
             yield piece, empty[part.index]
 
 
-def _why_heads_keep(coupling: Coupling, number: int) -> Iterator[str]:
+def _why_heads_keep(coupling: Coupling, number: int, asked: frozenset[int]) -> Iterator[str]:
     for grid in coupling.ties.grids:
         if coupling.class_of[grid.flat] != number:
             continue
@@ -48,9 +55,11 @@ def _why_heads_keep(coupling: Coupling, number: int) -> Iterator[str]:
             reason = "padding: every head keeps as many dims as the largest of its layer"
         elif heads in coupling.pinned:
             reason = f"pinned: {coupling.pinned[heads]}"
+        elif inner in asked:
+            reason = SHARED
         else:
             everything = torch.ones(grid.sizes[-1], dtype=torch.bool)
-            reason = next(why_kept(coupling, inner, everything))
+            reason = next(why_kept(coupling, inner, everything, asked))
             if reason == SHARED:
                 reason = "needed: all heads of a layer keep the same dims here"
         yield reason

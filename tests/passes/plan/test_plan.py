@@ -6,6 +6,7 @@ as well, with their reason.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 
 import pytest
@@ -107,3 +108,37 @@ def test_a_plan_remembers_the_masks_it_was_made_with() -> None:
     plan = passes.shrink(graph, draw("heads", family, parameters), verify=False).plan
     with pytest.raises(ModuleViewError, match=r"output differs from the graph's.*give masks="):
         plan.apply_to(model, masks={})
+
+
+class TiedInFront(nn.Module):
+    """One weight under two names, in front of attention whose head sizes its forward fixes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x).tanh())
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_coarser_plans_mask_tied_weights_under_every_name(kept: bool) -> None:
+    """With the traced graph still there, and without it."""
+    model = TiedInFront().double().eval()
+    rows, heads = torch.ones(6, 6, dtype=torch.bool), torch.ones(18, 6, dtype=torch.bool)
+    rows[4], heads[[2, 5]] = False, False  # a dim of each head of q
+    masks = {"first.weight": rows, "second.weight": rows, "attention.in_proj_weight": heads}
+    graph = passes.trace(model, torch.randn(3, 5, 6).double())
+    plan = passes.shrink(graph, masks, verify=False).plan
+    if not kept:
+        del graph
+        gc.collect()
+    view = plan.view(model)
+    assert view.granularity != "dims"
+    x = torch.randn(2, 7, 6).double()
+    with torch.no_grad():
+        expected = eager(model, {"x": x}, masked(dict(model.named_parameters()), masks))
+        torch.testing.assert_close(view.module(x), expected[0], rtol=1e-10, atol=1e-10)

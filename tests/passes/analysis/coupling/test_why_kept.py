@@ -138,3 +138,12 @@ def test_pieces_of_a_head_that_do_not_meet_do_not_rotate() -> None:
         sketch.call(aten.slice.Tensor, heads, 2, i, i + 2)
     sketch.call(aten.select.int, heads, 2, 0)
     assert reasons(sketch.coupling({}), heads, [0], dim=2) == [SHARED]
+
+
+def test_a_value_beside_its_mirror_image_answers_once() -> None:
+    """x + flip(x): the class is a piece of itself."""
+    sketch = Sketch()
+    x = sketch.free("b", 4)
+    out = sketch.call(aten.add.Tensor, x, sketch.call(aten.flip.default, x, [1]))
+    coupling = sketch.coupling({out: [True, False, False, False]})
+    assert reasons(coupling, x, [0, 3]) == [SHARED]
