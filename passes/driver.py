@@ -104,19 +104,24 @@ def shrink(
     del applied
     before = summarise(masked[0])
     masked_digests = digests(masked[0].named_parameters())
+    known = masked_digests.keys() | dict(masked[0].named_buffers()).keys()
     outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
     small, record = outcome.graph_module, (*record, *outcome.record)
     if outcome.facts["replace-constants"]["constants"]:
         small, again = _shrink_again(small, options)
         record += again
+    folds = tuple(outcome.facts["fold-constants"]["folds"])
     agreement = None
     if reference is not None:
 
         def locate(trial: Trial) -> str:
             return first_divergence(masked_reference(graph_module, resolved), small, trial.args, trial.kwargs)
 
-        agreement = compare(reference, small, tolerance=tolerance, locate=locate)
-    folds = tuple(outcome.facts["fold-constants"]["folds"])
+        held = dict((*small.named_parameters(), *small.named_buffers())).keys()
+        written = {fold.bias for fold in folds} | set(trace_info(graph_module).baked)
+        agreement = compare(
+            reference, small, tolerance=tolerance, locate=locate, anew=(held - known) | (held & written)
+        )
     plan = Plan(
         cuts=tuple(outcome.facts["shrink-dims"]["cuts"]),
         folds=folds,

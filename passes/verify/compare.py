@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from passes.verify.diverge import first_divergence
 from passes.verify.errors import VerificationError
+from passes.verify.exactly import exactness, numbers_anew
 from passes.verify.floor import Bounds, Sample
 from passes.verify.record import Reference, Trial, record_reference
-from passes.verify.run import outputs_of, run_exactly
+from passes.verify.run import exact_run, outputs_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Agreement:
     `passes.verify.floor`). ``used``: the largest share of what rounding explains that small against float64 takes; 1
     is refused. ``shapes``, ``skipped``: inputs tried, and those that could not be, with the reason. ``excluded``:
     output positions that were not compared, ``why`` each time; ``fresh``: how many inputs had other sizes than the
-    example.
+    example. ``exactly``: where rounding explains too much, the largest share of what float64 allows (see
+    `passes.verify.exactly`); None where it was not asked.
     """
 
     max_abs_diff: float
@@ -40,12 +42,15 @@ class Agreement:
     fresh: int = 0
     excluded: int = 0
     why: tuple[str, ...] = ()
+    exactly: float | None = None
 
     def __str__(self) -> str:
         shapes = f"{len(self.shapes)} input shapes" if self.fresh else "no shape but the example's"
         out = f", {self.excluded} positions that see no key left out" if self.excluded else ""
+        exactly = "" if self.exactly is None else "; in float64 they agree"
         return (
             f"largest difference {self.max_abs_diff:.2e}, rounding alone {self.floor:.2e} ({self.dtype}, {shapes}{out})"
+            f"{exactly}"
         )
 
 
@@ -55,14 +60,16 @@ def compare(
     *,
     tolerance: float | None = None,
     locate: Callable[[Trial], str] | None = None,
+    anew: Collection[str] = (),
 ) -> Agreement:
     """Run ``candidate``, a graph or any callable, on the reference's inputs.
 
     It must agree within what rounding explains (`passes.verify.floor`) or, if given, within ``tolerance``, which bounds
     max |reference - candidate| / max(1, max |reference|). Outputs that are not floating are equal wherever rounding
-    does not decide them. Raises `VerificationError` with what ``locate`` says about the trial.
+    does not decide them. Where rounding explains too much, a graph is also run in float64; ``anew`` names the numbers
+    that it holds and the reference does not. Raises `VerificationError` with what ``locate`` says about the trial.
     """
-    judge = _Judge(reference, candidate, tolerance, locate or (lambda trial: ""))
+    judge = _Judge(reference, candidate, tolerance, locate or (lambda trial: ""), anew)
     for trial in reference.trials:
         judge.hear(trial)
     return judge.agreement()
@@ -81,7 +88,8 @@ def verify_equivalent(
     def locate(trial: Trial) -> str:
         return first_divergence(reference, candidate, trial.args, trial.kwargs)
 
-    return compare(record_reference(reference, seed, traced=traced), candidate, tolerance=tolerance, locate=locate)
+    recorded = record_reference(reference, seed, traced=traced)
+    return compare(recorded, candidate, tolerance=tolerance, locate=locate, anew=numbers_anew(candidate, reference))
 
 
 class _Judge:
@@ -91,8 +99,11 @@ class _Judge:
         candidate: Callable[..., Any],
         tolerance: float | None,
         locate: Callable[[Trial], str],
+        anew: Collection[str],
     ) -> None:
         self.reference, self.candidate, self.tolerance, self.locate = reference, candidate, tolerance, locate
+        self.anew = anew
+        self.exactly: float | None = None
         self.worst_abs = self.worst_rel = self.scale = self.used = 0.0
         self.dtype = "float32"
 
@@ -118,6 +129,22 @@ class _Judge:
                 self._decisions(trial, i, sample, value)
             elif value.numel():
                 self._numbers(trial, sample, value, bounds)
+        if self.tolerance is None and any(bounds is not None and bounds.blunt for bounds in self.reference.bounds):
+            self._exactly(trial)
+
+    def _exactly(self, trial: Trial) -> None:
+        if not isinstance(self.candidate, fx.GraphModule):
+            return
+        found = exactness(self.candidate, self.reference, trial, self.anew)
+        if found is None:
+            return
+        if not found.used <= 1:
+            raise VerificationError(
+                f"the small graph differs from the masked one by {found.error:.3e} in float64 (outputs up to "
+                f"{self.scale:.3g}) on inputs {trial.description}, {found.used:.3g} times what the rounding of its new "
+                f"numbers explains; in {self.dtype} rounding would hide it. {self.locate(trial)}"
+            )
+        self.exactly = max(self.exactly or 0.0, found.used)
 
     def agreement(self) -> Agreement:
         trials = self.reference.trials
@@ -133,6 +160,7 @@ class _Judge:
             sum(t.draw.fresh for t in trials),
             sum(t.excluded for t in trials),
             tuple(f"{t.description}: {t.excluded} positions: {t.why}" for t in trials if t.excluded),
+            self.exactly,
         )
 
     def _numbers(self, trial: Trial, sample: Sample, value: torch.Tensor, bounds: Bounds) -> None:
@@ -164,7 +192,7 @@ class _Judge:
         if not bool(differs.any()):
             return
         if isinstance(self.candidate, fx.GraphModule):
-            exactly = run_exactly(self.candidate, pytree.tree_leaves((trial.args, trial.kwargs)))[index]
+            exactly = exact_run(self.candidate, pytree.tree_leaves((trial.args, trial.kwargs))).outputs[index]
             differs &= exactly != sample.exact
         if bool(differs.any()):
             raise VerificationError(

@@ -17,6 +17,9 @@ Why so:
 - *ULPS.* m may be exact (small integers, one operator), or a constant whose few terms rounded luckily; s still sums
   them in another order. In float32 and finer a few more units cost nothing; in half precision they would be per cents.
 
+Where the bound is *blunt*, because rounding takes per cents of an output (bfloat16 beside channels of 20,000), it would
+hide as large an error. There the small graph is run in float64 as well (`passes.verify.exactly`).
+
 A model in float64 has no M beside itself. Errors grow by the model's own conditioning times the unit of rounding, to
 first order: what float32 loses (g, the model run in float32), times 2^-29, is float64's floor. A sum in another order
 would only show the part that sums lose. Where g overflows, a growth of GROWTH units is assumed.
@@ -30,6 +33,7 @@ from dataclasses import dataclass
 import torch
 
 FACTOR, ULPS, HALF_ULPS, GROWTH = 8.0, 16.0, 2.0, 64.0
+BLUNT = 1 / 32  # of an index's size: a bound above it would hide an error of some per cents
 _COARSE_TO_DOUBLE = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
 
 
@@ -68,26 +72,49 @@ class Sample:
 
 
 class Bounds:
-    """The bound of one value, from samples of it on one or more inputs."""
+    """The bound of one value, from samples of it on one or more inputs.
+
+    ``blunt``: rounding explains so much of some index that the bound says little about it (see `exactly`).
+    """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.floor = max((float(s.rounding().max()) for s in samples if s.own.numel()), default=0.0)
-        self._allowed = {dim: _allowed(samples, dim) for dim in _common_dims([s.own.shape for s in samples])}
+        self._eps = max(torch.finfo(s.own.dtype).eps for s in samples)
+        dims = _common_dims([s.own.shape for s in samples])
+        self._size = {dim: _rms(samples, dim) for dim in dims}
+        self._allowed = {dim: _allowed(samples, dim, self._size[dim]) for dim in dims}
+        self.blunt = any(
+            bool((self._allowed[dim] > BLUNT * size)[_telling(size)].any()) for dim, size in self._size.items()
+        )
 
     def excess(self, sample: Sample, other: torch.Tensor) -> tuple[float, float]:
         """(largest |other - M| over what is allowed there, that |other - M|); above 1 is no rounding.
 
         ``other`` has the sample's shape.
         """
-        error = sample.error(other)
-        worst = 0.0, 0.0
-        for dim, allowed in self._allowed.items():
-            found = _largest(error, dim)
-            if found.numel() and float(found.max()) > 0:
-                ratio = torch.where(allowed > 0, found / allowed, torch.where(found > 0, torch.inf, 0.0))
-                index = int(ratio.argmax())
-                worst = max(worst, (float(ratio[index]), float(found[index])))
-        return worst
+        return _worst(sample.error(other), self._allowed)
+
+    def exactly(self, sample: Sample, other: torch.Tensor, moved: torch.Tensor) -> tuple[float, float]:
+        """`excess` of a float64 run: ``other`` may be off by what ``moved``, the same run after numbers that it holds
+        anew were moved by their rounding, shows, and by the bound as it would be in float64."""
+        finer = torch.finfo(torch.float64).eps / self._eps
+        shift = sample.seen((other.double() - moved.double()).abs())
+        allowed = {}
+        for dim, size in self._size.items():
+            shifts = _largest(shift, dim)
+            allowed[dim] = FACTOR * _usual(shifts, size) + finer * self._allowed[dim]
+        return _worst(sample.error(other), allowed)
+
+
+def _worst(error: torch.Tensor, allowed: dict[int | None, torch.Tensor]) -> tuple[float, float]:
+    worst = 0.0, 0.0
+    for dim, limit in allowed.items():
+        found = _largest(error, dim)
+        if found.numel() and float(found.max()) > 0:
+            ratio = torch.where(limit > 0, found / limit, torch.where(found > 0, torch.inf, 0.0))
+            index = int(ratio.argmax())
+            worst = max(worst, (float(ratio[index]), float(found[index])))
+    return worst
 
 
 def _common_dims(shapes: Sequence[torch.Size]) -> list[int | None]:
@@ -96,18 +123,30 @@ def _common_dims(shapes: Sequence[torch.Size]) -> list[int | None]:
     return [*dims] or [None]
 
 
-def _allowed(samples: Sequence[Sample], dim: int | None) -> torch.Tensor:
-    """What each index of ``dim`` may differ by: (size,) float64."""
-    floors = torch.stack([_largest(s.rounding(), dim) for s in samples]).amax(0)
+def _rms(samples: Sequence[Sample], dim: int | None) -> torch.Tensor:
+    """The size of each index of ``dim``: (size,) float64."""
     squares = torch.stack([_total(s.seen(s.exact.double()).square(), dim) for s in samples]).sum(0)
     counts = torch.stack([_total(_counted(s), dim) for s in samples]).sum(0)
-    size = (squares / counts.clamp(min=1)).sqrt()
-    telling = size > 1e-3 * size.max() if size.numel() else size > 0
-    relative = (floors / size)[telling]
-    usual = float(relative.median()) if relative.numel() else 0.0
+    return (squares / counts.clamp(min=1)).sqrt()
+
+
+def _allowed(samples: Sequence[Sample], dim: int | None, size: torch.Tensor) -> torch.Tensor:
+    """What each index of ``dim`` may differ by: (size,) float64."""
+    floors = torch.stack([_largest(s.rounding(), dim) for s in samples]).amax(0)
     eps = max(torch.finfo(s.own.dtype).eps for s in samples)
     ulps = ULPS if eps <= torch.finfo(torch.float32).eps else HALF_ULPS
-    return FACTOR * torch.maximum(floors, usual * size) + ulps * eps * size
+    return FACTOR * _usual(floors, size) + ulps * eps * size
+
+
+def _usual(floors: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Each index's own floor, or what its neighbours lose relative to their size, whichever is more."""
+    relative = (floors / size)[_telling(size)]
+    usual = float(relative.median()) if relative.numel() else 0.0
+    return torch.maximum(floors, usual * size)
+
+
+def _telling(size: torch.Tensor) -> torch.Tensor:
+    return size > 1e-3 * size.max() if size.numel() else size > 0
 
 
 def _counted(sample: Sample) -> torch.Tensor:

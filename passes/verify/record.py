@@ -26,12 +26,16 @@ from passes.verify.run import Casts, Run
 
 @dataclass(frozen=True)
 class Trial:
-    """Inputs, what the reference makes of them (one sample per output tensor), and what is not compared there."""
+    """Inputs, what the reference makes of them (one sample per output tensor), and what is not compared there.
+
+    ``exact``: whether every value of the float64 run was computed in float64.
+    """
 
     draw: Draw
     expected: tuple[Sample, ...]
     excluded: int = 0  # output positions
     why: str = ""
+    exact: bool = True
 
     @property
     def description(self) -> str:
@@ -172,7 +176,7 @@ def _finish(graph_module: fx.GraphModule, lane: _Lane) -> tuple[Trial | None, st
                 return None, "the masked model's output is not finite"
             precise = torch.where(torch.isfinite(precise), precise, m.to(precise.dtype))
         samples.append(Sample(m, precise, g, compared))
-    return Trial(lane.draw, tuple(samples), excluded, why), ""
+    return Trial(lane.draw, tuple(samples), excluded, why, not lane.exact.borrowed), ""
 
 
 def _positions(moved: torch.Tensor) -> int:

@@ -35,14 +35,20 @@ def outputs_of(graph_module: Callable[..., Any], args: tuple[Any, ...], kwargs: 
 
 
 class Casts:
-    """Tensors in another precision, shared by the runs that read them at the same node; `clear` frees them."""
+    """Tensors in another precision, shared by the runs that read them at the same node; `clear` frees them.
 
-    def __init__(self) -> None:
+    ``given``: pairs (tensor, what stands for it in any other precision).
+    """
+
+    def __init__(self, given: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()) -> None:
         self._made: dict[tuple[int, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._given = {id(tensor): (tensor, other) for tensor, other in given}
 
     def __call__(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if not tensor.is_floating_point() or tensor.dtype == dtype:
             return tensor
+        if id(tensor) in self._given:
+            return self._given[id(tensor)][1].to(dtype)
         key = id(tensor), dtype  # the tensor is kept as well, so that its id stays its own
         if key not in self._made:
             self._made[key] = tensor, tensor.to(dtype)
@@ -75,6 +81,7 @@ class Run(fx.Interpreter):
         self.casts = casts or Casts()
         self.args_iter = iter([self._cast(leaf) for leaf in leaves])
         self.outputs: tuple[torch.Tensor, ...] = ()
+        self.borrowed = False  # some values are the twin's, for want of a kernel
         self._drew: fx.Node | None = None  # the node that last drew random numbers
         with same_random_numbers():
             self._random = torch.get_rng_state()
@@ -123,6 +130,7 @@ class Run(fx.Interpreter):
                 value = self.run_node(node)
                 if _shapes(value) == _shapes(known):  # reading the bits of a float as integers changes them
                     return fx.node.map_aggregate(value, self._cast)
+            self.borrowed = True
         return fx.node.map_aggregate(known, self._cast)
 
     def _argument(self, value: Any) -> Any:
@@ -138,10 +146,10 @@ class Run(fx.Interpreter):
         return self.casts(value, self.dtype)
 
 
-def run_exactly(graph_module: fx.GraphModule, leaves: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-    """The graph's output tensors on flat inputs, computed in float64."""
+def exact_run(graph_module: fx.GraphModule, leaves: Sequence[Any], casts: Casts | None = None) -> Run:
+    """The graph on flat inputs, computed in float64: its ``outputs``, and whether anything was ``borrowed``."""
     own = Run(graph_module, leaves)
-    exact = Run(graph_module, leaves, torch.float64, twin=own)
+    exact = Run(graph_module, leaves, torch.float64, twin=own, casts=casts)
     with torch.no_grad():
         for node in graph_module.graph.nodes:
             for run in (own, exact):
@@ -149,7 +157,7 @@ def run_exactly(graph_module: fx.GraphModule, leaves: Sequence[Any]) -> tuple[to
             for run in (own, exact):
                 run.free(node)
             exact.casts.clear()
-    return exact.outputs
+    return exact
 
 
 def run_whole(graph_module: fx.GraphModule, leaves: Sequence[Any], dtype: torch.dtype | None) -> Any:
