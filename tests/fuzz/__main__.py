@@ -30,8 +30,10 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     start, tally, failures = time.time(), Counter[str](), Counter[str]()
-    for report in _reports(options, start + options.seconds):
+    for number, report in enumerate(_reports(options, start + options.seconds), 1):
         tally.update(report.tally)
+        if number % 500 == 0:
+            print(f"{number} programs, {time.time() - start:.0f} s, {sum(failures.values())} failures", flush=True)
         if report.failure:
             failures[report.key] += 1
             seen = failures[report.key] > 1 and not options.quick

@@ -316,18 +316,24 @@ def _onnx(case: Case, masks: Masks | None, notes: list[str]) -> Outcome | None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             small = passes.shrink(passes.trace(single, example), verify=False)
-            file = export_onnx(small, Path(folder) / "model.onnx").path
+            written = export_onnx(small, Path(folder) / "model.onnx")
         except (*REFUSALS, ExportError, ValueError) as error:
             notes.append(f"onnx: refused ({type(error).__name__})")
             return None
         except Exception as error:
             return raised("onnx", error)
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+        static = written.agreement.fixed if written.agreement is not None else {}
         names = [i.name for i in session.get_inputs()]
 
         def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
             named = dict(zip(("x", "ids", "visible"), given, strict=True))
             feed = {n: named[n].numpy() for n in names}
-            return tuple(torch.from_numpy(a) for a in session.run(None, feed))
+            try:
+                return tuple(torch.from_numpy(a) for a in session.run(None, feed))
+            except Exception as error:
+                if static and "Got invalid dimensions" in str(error):
+                    raise InputError("an axis of the file is static") from error
+                raise
 
         return _agrees(call, trials, "onnx", notes)
