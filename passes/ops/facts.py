@@ -57,10 +57,10 @@ def value_name(node: fx.Node) -> str:
 def axis(node: fx.Node, dim: int) -> Axis | None:
     """The axis of a channel dim; None for data dims and dims of size 1, which never shrink."""
     shape = shape_of(node)
-    dim = dim % len(shape) if shape else 0
-    if not shape or not is_static(shape[dim]) or shape[dim] == 1:
+    if not shape:
         return None
-    return Axis(value_name(node), dim)
+    dim %= len(shape)
+    return Axis(value_name(node), dim) if is_static(shape[dim]) and shape[dim] != 1 else None
 
 
 def everything(node: fx.Node) -> torch.Tensor:

@@ -117,9 +117,9 @@ def linear_form(node: fx.Node) -> LinearForm | None:
     return LinearForm(node, x, source, bias_source, out_dim, weight, bias, window)
 
 
-def _rank(node: fx.Node) -> int:
+def _rank(node: fx.Node) -> int | None:
     value = tensor_of(node)
-    return -1 if value is None else value.dim()
+    return None if value is None else value.dim()
 
 
 def _through_window(node: fx.Node, dim: int) -> tuple[fx.Node | None, Window | None]:

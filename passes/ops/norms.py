@@ -102,15 +102,14 @@ def _batch_norm_constant(node: fx.Node, facts: Facts) -> Fact:
     x = facts.fact(first_argument(node))
     if not bool(x.const.any()):
         return unknown_constant(node, facts)
-    const, numbers = x.const, {}
-    for name, default in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+    const = x.const
+    numbers = {"weight": torch.ones(()).double(), "bias": torch.zeros(()).double()}  # running statistics are given
+    for name in ("weight", "bias", "running_mean", "running_var"):
         operand = tensor_argument(node, name)
-        if operand is None:
-            numbers[name] = torch.tensor(default, dtype=torch.float64)
-            continue
-        fact = facts.fact(operand)
-        const = const & fact.const.reshape(_along_channels(node))
-        numbers[name] = fact.value.double().reshape(_along_channels(node))
+        if operand is not None:
+            fact = facts.fact(operand)
+            const = const & fact.const.reshape(_along_channels(node))
+            numbers[name] = fact.value.double().reshape(_along_channels(node))
     scale = numbers["weight"] * (numbers["running_var"] + float(argument(node, "eps"))).rsqrt()
     value = (x.value.double() - numbers["running_mean"]) * scale + numbers["bias"]
     return make_fact(const.expand(fact_shape(node)), value.to(x.value.dtype).expand(fact_shape(node)))

@@ -56,8 +56,7 @@ def _move_slice(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collaps
     index, dim = slice_index(node), slice_arguments(node)[0]
     if index is not None:
         return inputs[0].index_select(dim, index)
-    t = inputs[0] if inputs[0].shape[dim] == 1 else collapse(inputs[0], dim)
-    return t.expand(fact_shape(node))
+    return collapse(inputs[0], dim).expand(fact_shape(node))
 
 
 def _tie_slice(node: fx.Node, ties: Ties, facts: Facts) -> None:
@@ -100,9 +99,7 @@ def select_index(node: fx.Node) -> tuple[int, int | None]:
 
 def _move_select(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) -> torch.Tensor:
     dim, index = select_index(node)
-    if index is not None and inputs[0].shape[dim] > 1:
-        return inputs[0].select(dim, index)
-    return (inputs[0] if inputs[0].shape[dim] == 1 else collapse(inputs[0], dim)).select(dim, 0)
+    return collapse(inputs[0], dim).squeeze(dim) if index is None else inputs[0].select(dim, index)
 
 
 def _tie_select(node: fx.Node, ties: Ties, facts: Facts) -> None:
@@ -179,7 +176,7 @@ def _dims(node: fx.Node) -> list[int]:
 
 
 def _move_flip(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) -> torch.Tensor:
-    return inputs[0].flip([d for d in _dims(node) if inputs[0].shape[d] > 1])
+    return inputs[0].flip(_dims(node))
 
 
 def _tie_flip(node: fx.Node, ties: Ties, facts: Facts) -> None:
@@ -192,11 +189,7 @@ def _tie_flip(node: fx.Node, ties: Ties, facts: Facts) -> None:
 
 
 def _move_roll(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) -> torch.Tensor:
-    t = inputs[0]
-    for shift, dim in zip(argument(node, "shifts"), _dims(node), strict=True):
-        if t.shape[dim] > 1:
-            t = t.roll(shift, dim)
-    return t
+    return inputs[0].roll(argument(node, "shifts"), _dims(node))
 
 
 def _tie_roll(node: fx.Node, ties: Ties, facts: Facts) -> None:
@@ -222,7 +215,7 @@ def _move_repeat(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collap
     t, counts = inputs[0], argument(node, "repeats")
     t = t.reshape([1] * (len(counts) - t.dim()) + list(t.shape))
     for d, size in enumerate(shape_of(node)):
-        if not is_static(size) and t.shape[d] != 1:
+        if not is_static(size):
             t = collapse(t, d)
     return t.repeat([c if is_static(s) else 1 for c, s in zip(counts, shape_of(node), strict=True)])
 
@@ -243,7 +236,7 @@ def _tie_repeat(node: fx.Node, ties: Ties, facts: Facts) -> None:
 def _move_repeat_interleave(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collapse) -> torch.Tensor:
     dim = argument(node, "dim") % len(shape_of(node))
     if not is_static(shape_of(node)[dim]):
-        return inputs[0] if inputs[0].shape[dim] == 1 else collapse(inputs[0], dim)
+        return inputs[0]  # of data or of one channel, see `_repeats_by_number`
     return inputs[0].repeat_interleave(argument(node, "repeats"), dim)
 
 

@@ -28,7 +28,7 @@ def move_reshape(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collap
                 middle[d] = out_shape[d]
         else:
             for d in group.inputs:
-                t = collapse(t, d) if t.shape[d] != 1 else t
+                t = collapse(t, d)
     return t.reshape(middle).expand(fact_shape(node))
 
 

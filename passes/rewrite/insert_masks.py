@@ -114,7 +114,7 @@ def _resolve(graph_module: fx.GraphModule, masks: Mapping[str, nn.Module]) -> di
     for given, mask in masks.items():
         name = aliases.get(given, given)
         if name not in used:
-            close = difflib.get_close_matches(given, [*used, *aliases], n=1)
+            close = difflib.get_close_matches(given, [*used, *aliases])
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise MaskInsertionError(f"the graph reads no parameter {given!r}{hint}")
         if name in resolved and resolved[name] is not mask:

@@ -24,9 +24,9 @@ def rewrite_repeats(graph_module: fx.GraphModule, coupling: Coupling) -> None:
         part = coupling.keeps[coupling.class_of[repeat.part]]
         whole = coupling.keeps[coupling.class_of[repeat.whole]]
         # Also where all query heads stay: copies of constant keys count as dead, and the query heads need them all.
-        per_group = part.view(-1, repeat.group).sum(1)[whole]
-        if len(per_group) and bool((per_group == per_group[0]).all()) and int(per_group[0]) > 0:
-            _shrink_groups(repeat, coupling, int(per_group[0]))
+        per_group = set(part.view(-1, repeat.group).sum(1)[whole].tolist())
+        if len(per_group) == 1:
+            _shrink_groups(repeat, coupling, per_group.pop())
         else:
             owners = torch.arange(len(part)) // repeat.group
             _select_owners(graph_module, repeat, (torch.cumsum(whole, 0) - 1)[owners[part]], f"head_index_{number}")

@@ -75,15 +75,26 @@ class Sketch:
         return self.module
 
     def constants(self, *outputs: fx.Node, masks: Any = None) -> Constants:
-        return Constants(self.done(*outputs), masks)
+        return _sound(Constants(self.done(*outputs), masks))
 
     def liveness(self, *outputs: fx.Node, masks: Any = None) -> Liveness:
-        return Liveness(self.constants(*outputs, masks=masks))
+        liveness = Liveness(self.constants(*outputs, masks=masks))
+        _sound(liveness.constants)
+        return liveness
 
     def coupling(self, lives: Mapping[fx.Node, Any], whole: str = "dims") -> Coupling:
         """The relations alone, solved above given live channels (bools along the last dims); no value is an output."""
         seeds = {n: torch.as_tensor(live).expand(fact_shape(n)) for n, live in lives.items()}
-        return couple(self.constants(), SimpleNamespace(live=seeds), whole)  # type: ignore[arg-type]
+        constants = self.constants()
+        coupling = couple(constants, SimpleNamespace(live=seeds), whole)  # type: ignore[arg-type]
+        _sound(constants)
+        return coupling
+
+
+def _sound(constants: Constants) -> Constants:
+    """A rule that fails gives way to the conservative default, which few tests would notice."""
+    assert not constants.failures, constants.failures
+    return constants
 
 
 def tied(coupling: Coupling, *dims: tuple[fx.Node, int]) -> bool:

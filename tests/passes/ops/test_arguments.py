@@ -31,6 +31,9 @@ def test_writing_goes_where_the_argument_stands() -> None:
     set_argument(node, "step", 2)
     assert node.args == (x, 0)
     assert node.kwargs == {"end": 2, "step": 2}
+    named = sketch.call(aten.slice.Tensor, x, dim=1)
+    set_argument(named, "dim", 0)
+    assert (named.args, named.kwargs) == ((x,), {"dim": 0})
 
 
 def test_an_argument_the_operator_does_not_have_is_refused() -> None:

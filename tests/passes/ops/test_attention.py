@@ -84,13 +84,13 @@ def test_the_scale_of_the_whole_head_is_said_before_it_shrinks() -> None:
     assert (argument(implied, "scale"), argument(given, "scale")) == (0.25, 2.0)
 
 
-@pytest.mark.parametrize("shapes", [((2, 4), (1, 4), (1, 4)), ((2, 4), (2, 4), (1, 4))])
+@pytest.mark.parametrize("shapes", [((2, 4), (1, 4), (1, 4)), ((2, 4), (2, 4), (1, 4)), ((1, 4), (2, 4), (2, 4))])
 def test_heads_that_broadcast_get_the_default(shapes: tuple[tuple[int, int], ...]) -> None:
     sketch = Sketch()
     q, k, v = (sketch.input("b", h, "t", d, name=n) for n, (h, d) in zip("qkv", shapes, strict=True))
     node = sketch.call(SDPA, q, k, v)
-    by_group = shapes[1] == shapes[2]
-    assert (rule_for(node) is RULE) == by_group  # one key head for both: a group; one value head: nobody said so
+    by_group = shapes[0][0] > shapes[1][0] == shapes[2][0]
+    assert (rule_for(node) is RULE) == by_group  # one key head for both: a group
 
 
 def test_query_heads_go_with_the_dims_in_front_and_key_heads_with_their_group() -> None:
@@ -104,3 +104,12 @@ def test_query_heads_go_with_the_dims_in_front_and_key_heads_with_their_group() 
     assert keeps(coupling, k, 1) == [F, F, T]
     assert keeps(coupling, q, 2) == keeps(coupling, out, 2) == [T, T, F, F]
     assert keeps(coupling, k, 2) == keeps(coupling, v, 2) == [T, F]
+
+
+def test_a_mask_covers_the_queries_that_are_left() -> None:
+    sketch = Sketch()
+    q, k = sketch.free("b", 2, 4, 3, name="q"), sketch.free("b", 2, "t", 3, name="k")
+    mask = sketch.free("b", 1, 4, "t", name="mask")
+    out = sketch.call(SDPA, q, k, k, mask)
+    coupling = sketch.coupling({out: [[T], [F], [F], [T]]})
+    assert keeps(coupling, mask, 2) == keeps(coupling, q, 2) == [T, F, F, T]

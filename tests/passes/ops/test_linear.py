@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from passes.ops.linear import reaches, some
+from passes.analysis.constants import Constants
+from passes.ops.linear import nonzero_rows, reaches, some
+from passes.ops.linear_form import linear_form
 from tests.passes.sketch import NAN, Sketch, keeps, matrix, reader
 
 aten = torch.ops.aten
@@ -72,3 +74,13 @@ def test_reaching_by_rows() -> None:
     assert reaches(torch.tensor([T, T, T]), pattern).tolist() == some(pattern, 0).tolist() == [T, T, F]
     assert reaches(torch.tensor([F, F, F]), pattern).tolist() == [F, F, F]
     assert some(pattern, 1).tolist() == [T, T, F]
+
+
+def test_a_weight_that_cannot_be_read_counts_as_dense() -> None:
+    sketch = Sketch()
+    out = sketch.call(aten.linear.default, sketch.input("b", 4, 3), sketch.weight("w", matrix(5, 3)))
+    form = linear_form(out)
+    assert form is not None
+    pattern = nonzero_rows(form, Constants(sketch.done(out), read=lambda name: None))
+    assert pattern.shape == (5, 3)
+    assert bool(pattern.all())

@@ -93,6 +93,7 @@ def test_indexing_the_first_dim_keeps_the_others_apart_and_a_mask_does_not() -> 
     live = INDEX.live(out, torch.tensor([[[F, T, F]]]), None)  # type: ignore[arg-type]
     assert live[source].tolist() == [[F, T, F]] * 4
     assert bool(INDEX.live(both, torch.tensor([[F]]), None)[source].all())  # type: ignore[arg-type]
+    assert reason(sketch.coupling({}), source, 1) == "gathered by a computed index"
     sketch.graph.erase_node(both)
     coupling = sketch.coupling({out: [F, T, F]})
     assert keeps(coupling, source, 1) == [F, T, F]

@@ -75,3 +75,12 @@ def test_batch_norm_without_weight_and_bias_only_standardises() -> None:
     fact = sketch.constants(norm).fact(norm)
     assert fact.const[0].tolist() == [T, F]
     assert fact.value[0, 0].item() == pytest.approx((5 - 1) / 2)
+
+
+def test_what_group_norm_normalises_stays_and_what_is_in_front_does_not() -> None:
+    sketch = Sketch()
+    x = sketch.free(5, 4, 3)
+    norm = sketch.call(aten.group_norm.default, x, 2)
+    coupling = sketch.coupling({norm: torch.tensor([F, T, F, F, F])[:, None, None]})
+    assert keeps(coupling, x, 0) == [F, T, F, F, F]
+    assert reason(coupling, x, 1) == reason(coupling, norm, 2) == "normalised by group_norm"

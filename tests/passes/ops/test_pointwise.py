@@ -93,6 +93,10 @@ def test_which_fills_hide() -> None:
     assert hidden_fill(sketch.call(aten.where.self, mask, full, x), x) is None  # x replaces
     one = sketch.input(name="one")
     assert hidden_fill(sketch.call(aten.masked_fill.Tensor, x, mask, one), x) is None  # by a computed number
+    assert hidden_fill(sketch.call(aten.masked_fill.Tensor, x, mask, full), full) is None  # what it fills with
+    assert hidden_fill(sketch.call(aten.masked_fill.Scalar, mask, mask, 1.0), mask) is None  # it says where, too
+    assert hidden_fill(sketch.call(aten.where.self, mask, mask, full), mask) is None
+    assert hidden_fill(sketch.call(aten.where.self, mask, x, full), full) is None
 
 
 def test_chance_is_not_pointwise() -> None:

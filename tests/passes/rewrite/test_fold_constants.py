@@ -12,6 +12,9 @@ from torch.nn import functional
 from passes.frontend.trace import trace
 from passes.rewrite.fold_constants import FoldConstants
 from tests.passes.golden_text import printed
+from tests.passes.sketch import NAN, Sketch, matrix
+
+aten = torch.ops.aten
 
 
 class Ffn(nn.Module):
@@ -100,3 +103,15 @@ def test_it_preserves_numbers_and_leaves_the_model_alone(bias: bool) -> None:
     graph: fx.GraphModule = FoldConstants().run(trace(model, torch.randn(4, 2))).graph_module
     torch.testing.assert_close(graph(x), expected)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_an_addmm_whose_bias_others_read_gets_one_of_its_own() -> None:
+    sketch = Sketch()
+    x, bias = sketch.fixed(sketch.input("b", 2), [3.0, NAN]), sketch.weight("c", [1.0, 1.0, 1.0])
+    out = sketch.call(aten.addmm.default, bias, x, sketch.weight("w", matrix(2, 3)))
+    graph = sketch.done(out, sketch.call(aten.neg.default, bias))
+    folded = FoldConstants().run(graph).graph_module
+    for found, expected in zip(folded(y := torch.randn(4, 2).double()), graph(y), strict=True):
+        torch.testing.assert_close(found, expected)
+    (product,) = (node for node in folded.graph.nodes if node.target is aten.addmm.default)
+    assert [str(n.target) for n in product.all_input_nodes if n.op == "get_attr"] == ["w_folded_bias", "w"]

@@ -43,6 +43,7 @@ def test_fires(golden: Callable[[str, str], None]) -> None:
     slices = [n.args[1:] for n in result.graph_module.graph.nodes if n.target is torch.ops.aten.slice.Tensor]
     assert slices == [(-1, 0, 8), (-1, 8, 16), (-1, 16, 24)]
     assert result.facts["merged"] == (("q.weight", "k.weight", "v.weight"),)
+    assert "weight_merged" in result.graph_module.code
     golden("merge_qkv", printed(result.graph_module))
 
 

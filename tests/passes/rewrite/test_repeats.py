@@ -31,3 +31,14 @@ def test_interleaved_groups(live: list[bool], copies: int | None, owners: list[i
     assert isinstance(chosen, torch.fx.Node)
     assert chosen.target is aten.index_select.default
     assert get_attribute(sketch.module, str(chosen.args[2].target)).tolist() == owners  # type: ignore[union-attr]
+
+
+def test_copies_that_nobody_keeps_go_beside_a_source_that_others_read() -> None:
+    """A dead piece of a concatenation: the key heads stay for their other reader."""
+    sketch = Sketch()
+    x = sketch.free("b", 2, 4)
+    out = sketch.call(aten.repeat_interleave.self_int, x, 3, 1)
+    sketch.call(aten.relu.default, x)
+    coupling = sketch.coupling({x: torch.tensor([T, T])[:, None], out: torch.tensor([F] * 6)[:, None]})
+    rewrite_repeats(sketch.module, coupling)
+    assert out.args == (x, 0, 1)
