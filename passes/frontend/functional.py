@@ -44,6 +44,7 @@ def functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedP
     Raises `TraceError` for a model that keeps state: one call writes a buffer and the next reads it.
     """
     if _writes(exported.graph):
+        _drop_copies_to_themselves(exported.graph)
         _join_aliases(exported.graph)
     if not all(_is_simple(node, written) for node, written in _writes(exported.graph)) or _keeps_state(exported):
         with ShapeEnv.suppress_guards(ShapeEnv()):  # it must not fix sizes that the trace left open
@@ -100,6 +101,22 @@ def _written(node: fx.Node) -> list[fx.Node]:
 def _storage(node: fx.Node) -> int | None:
     value = node.meta.get("val")
     return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
+
+
+def _drop_copies_to_themselves(graph: fx.Graph) -> None:
+    """``self.table = self.table.to(x.device)``: where nothing is converted, the buffer is written with itself."""
+    for node in list(graph.nodes):
+        if node.target is not aten.copy_.default or node.users:
+            continue
+        written, source = node.args[:2]
+        if not isinstance(written, fx.Node) or not isinstance(source, fx.Node):
+            continue
+        if (
+            _storage(written) is not None
+            and _storage(written) == _storage(source)
+            and _layout(written) == _layout(source)
+        ):
+            graph.erase_node(node)
 
 
 def _join_aliases(graph: fx.Graph) -> None:

@@ -83,6 +83,30 @@ def test_state_that_reaches_an_output_is_refused_and_other_state_is_left_alone()
     assert float(model.count) == 0
 
 
+class MovesItsTable(nn.Module):
+    """Assigns a buffer to itself, moved to where it is already; ``counts``: and adds to it on the way."""
+
+    def __init__(self, counts: bool) -> None:
+        super().__init__()
+        self.counts, self.linear = counts, nn.Linear(4, 4)
+        self.register_buffer("table", torch.randn(9, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        table = self.table.to(x.device)
+        if self.counts:
+            table += 1
+        self.table = table
+        return self.linear(x) + self.table[: x.shape[1]]
+
+
+def test_a_buffer_that_is_assigned_to_itself_is_no_state() -> None:
+    model, x = MovesItsTable(False).eval(), torch.randn(3, 5, 4)
+    graph = passes.trace(model, x)
+    torch.testing.assert_close(graph(x[:2, :3]), model(x[:2, :3]))
+    with pytest.raises(passes.TraceError, match="reads and writes its buffer 'table'"):
+        passes.trace(MovesItsTable(True).eval(), x)
+
+
 class WritesInput(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mul_(2) + 1
