@@ -96,11 +96,10 @@ def collapse_fact(fact: Fact, dims: Iterable[int]) -> Fact:
     const = fact.const.all(dims[0], keepdim=True)
     for d in dims[1:]:
         const = const.all(d, keepdim=True)
-    value = fact.value.to(torch.int8) if fact.value.dtype is torch.bool else fact.value
-    low, high = value, value
+    low, high = fact.value, fact.value
     for d in dims:
         low, high = low.amin(d, keepdim=True), high.amax(d, keepdim=True)
-    return make_fact(const & (low == high), low.to(fact.value.dtype))
+    return make_fact(const & (low == high), low)
 
 
 def any_over(live: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:

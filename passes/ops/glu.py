@@ -27,7 +27,7 @@ def constant(node: fx.Node, facts: Facts) -> Fact:
     fake, dim = tensor_of(node), halved_dim(node)
     assert fake is not None
     fact = facts.fact(first_argument(node))
-    if not is_static(shape_of(node)[dim]) or not bool(fact.const.any()):
+    if not is_static(shape_of(node)[dim]):
         return nothing_constant(fact_shape(node), fake.dtype)
     (a, b), (va, vb) = fact.const.chunk(2, dim), fact.value.chunk(2, dim)
     zero = a & (va == 0)

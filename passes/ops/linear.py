@@ -56,12 +56,12 @@ def constant(node: fx.Node, facts: Facts) -> Fact:
         const = ~some(nonzero, 1)
         if not bool(const.any()):
             return nothing_constant(shape, fake.dtype)
-        return make_fact(const.expand(shape), _bias(form, facts, fake.dtype, shape[-1]).expand(shape))
+        return make_fact(const.expand(shape), _bias(form, facts, fake.dtype).expand(shape))
     fixed = x.const & torch.isfinite(x.value.nan_to_num())
     const = ~reaches(~fixed, nonzero.t())
     if not bool(const.any()):
         return nothing_constant(shape, fake.dtype)
-    value = _bias(form, facts, torch.float64, shape[-1]) + _shift(form, facts, fixed, x.value)
+    value = _bias(form, facts, torch.float64) + _shift(form, facts, fixed, x.value)
     return make_fact(const.expand(shape), value.to(fake.dtype).expand(shape))
 
 
@@ -77,11 +77,12 @@ def _shift(form: LinearForm, facts: Facts, fixed: torch.Tensor, numbers: torch.T
     return held[..., columns] @ form.rows(weight)[:, columns].double().t()
 
 
-def _bias(form: LinearForm, facts: Facts, dtype: torch.dtype, size: int) -> torch.Tensor:
+def _bias(form: LinearForm, facts: Facts, dtype: torch.dtype) -> torch.Tensor:
+    """(out_features,), or one number for all."""
     if form.bias_name is None:
-        return torch.zeros(size, dtype=dtype)
+        return torch.zeros((), dtype=dtype)
     bias = facts.weight(form.bias_name)
-    return torch.full((size,), torch.nan, dtype=dtype) if bias is None else form.seen(bias).to(dtype)
+    return torch.full((), torch.nan, dtype=dtype) if bias is None else form.seen(bias).to(dtype)
 
 
 def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:

@@ -89,7 +89,7 @@ def affine(node: fx.Node) -> Affine | None:
         if given["beta"] != 1 or given["alpha"] != 1:
             return None
     elif node.target in (aten.mm.default, aten.matmul.default):
-        x, weight = node.args[:2]
+        x, weight = node.args
         assert isinstance(x, fx.Node)
         assert isinstance(weight, fx.Node)
         found = Affine(x, weight, None, 1)

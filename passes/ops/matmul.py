@@ -69,14 +69,12 @@ def live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
 
 def ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
     a, b = operands(node)
-    rank, ra, rb = len(shape_of(node)), len(shape_of(a)), len(shape_of(b))
-    ties.same(ties.axis(node, rank - 2), ties.axis(a, ra - 2))
-    ties.same(ties.axis(node, rank - 1), ties.axis(b, rb - 1))
-    ties.same(ties.axis(a, ra - 1), ties.axis(b, rb - 2))
-    for dim in range(rank - 2):
-        for operand, own in ((a, ra), (b, rb)):
-            if dim - (rank - own) >= 0:
-                ties.same(ties.axis(node, dim), ties.axis(operand, dim - (rank - own)))
+    ties.same(ties.axis(node, -2), ties.axis(a, -2))
+    ties.same(ties.axis(node, -1), ties.axis(b, -1))
+    ties.same(ties.axis(a, -1), ties.axis(b, -2))
+    for operand in (a, b):
+        for dim in range(-len(shape_of(operand)), -2):
+            ties.same(ties.axis(node, dim), ties.axis(operand, dim))
 
 
 RULE = Rule("matmul", constant, live, ties, kind=Kind.MATMUL, applies=_is_product)

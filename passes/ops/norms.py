@@ -27,7 +27,7 @@ def _affine(node: fx.Node) -> list[fx.Node]:
 
 
 def norm_rule(name: str, dims_of: Callable[[fx.Node], Sequence[int]]) -> Rule:
-    """A norm over ``dims_of(node)``, whose affine operands (weight, bias) lie along the last of them."""
+    """A norm over ``dims_of(node)``, whose affine operands (weight, bias) lie along them."""
 
     def constant(node: fx.Node, facts: Facts) -> Fact:
         fake, shape = tensor_of(node), fact_shape(node)
@@ -52,9 +52,8 @@ def norm_rule(name: str, dims_of: Callable[[fx.Node], Sequence[int]]) -> Rule:
             ties.same(ties.axis(source, d), ties.axis(node, d))
         ties.pin(source, dims, f"normalised by {name}")
         for operand in _affine(node):
-            rank = len(shape_of(operand))
-            for d in range(rank):
-                ties.same(ties.axis(operand, d), ties.axis(node, dims[len(dims) - rank + d]))
+            for own, d in enumerate(dims):
+                ties.same(ties.axis(operand, own), ties.axis(node, d))
 
     return Rule(name, constant, live, ties, kind=Kind.NORM)
 

@@ -41,11 +41,6 @@ def only_first(node: fx.Node) -> list[fx.Node]:
     return [first_argument(node)]
 
 
-def _orderable(value: torch.Tensor) -> torch.Tensor:
-    """Bools as bytes: torch has no least and largest of bools."""
-    return value.to(torch.int8) if value.dtype is torch.bool else value
-
-
 def structural_rule(
     name: str,
     move: Move,
@@ -66,8 +61,8 @@ def structural_rule(
         moved = [facts.fact(n) for n in sources(node)]
         if not any(bool(f.const.any()) for f in moved):
             return nothing_constant(shape, fake.dtype)
-        const = move(node, [f.const.to(torch.int8) for f in moved], _smallest).bool()
-        numbers = [_orderable(f.value) for f in moved]
+        const = move(node, [f.const for f in moved], _smallest)
+        numbers = [f.value for f in moved]
         low, high = (move(node, numbers, how) for how in (_smallest, _largest))
         agree = (low == high) | (torch.isnan(low) & torch.isnan(high) if low.is_floating_point() else False)
         return make_fact((const & agree).expand(shape), low.to(fake.dtype).expand(shape))

@@ -15,7 +15,8 @@ def test_positions_keywords_and_defaults_are_read_alike() -> None:
     sketch = Sketch()
     x = sketch.input("b", 4)
     by_position, by_keyword = sketch.call(aten.softmax.int, x, -1), sketch.call(aten.softmax.int, x, dim=-1)
-    for node in (by_position, by_keyword):
+    all_named = sketch.graph.call_function(aten.softmax.int, (), {"self": x, "dim": -1})
+    for node in (by_position, by_keyword, all_named):
         assert (argument(node, "dim"), first_argument(node), tensor_argument(node, "self")) == (-1, x, x)
         assert (argument(node, "dtype"), argument(node, "nonsense")) == (None, None)
     assert argument(sketch.call(aten.add.Tensor, x, x), "alpha") == 1
@@ -31,6 +32,9 @@ def test_writing_goes_where_the_argument_stands() -> None:
     set_argument(node, "step", 2)
     assert node.args == (x, 0)
     assert node.kwargs == {"end": 2, "step": 2}
+    placed = sketch.call(aten.slice.Tensor, x, 1, 0, 3)
+    set_argument(placed, "dim", 0)
+    assert placed.args == (x, 0, 0, 3)
     named = sketch.call(aten.slice.Tensor, x, dim=1)
     set_argument(named, "dim", 0)
     assert (named.args, named.kwargs) == ((x,), {"dim": 0})

@@ -54,7 +54,7 @@ def test_what_a_live_head_reads() -> None:
 
 def test_a_key_head_lives_with_any_query_head_of_its_group() -> None:
     sketch = Sketch()
-    q, k = sketch.input("b", 4, "t", 2), sketch.input("b", 2, "t", 2, name="k")
+    q, k = sketch.input("b", 4, "t", 2), sketch.input("b", 2, 5, 2, name="k")
     out = sketch.call(SDPA, q, k, k, enable_gqa=True)
     liveness = sketch.liveness(reader(sketch, out, [[[0.0]], [[1.0]], [[0.0]], [[0.0]]]))
     assert along(liveness.of(k), 1).tolist() == [T, F]
@@ -84,13 +84,39 @@ def test_the_scale_of_the_whole_head_is_said_before_it_shrinks() -> None:
     assert (argument(implied, "scale"), argument(given, "scale")) == (0.25, 2.0)
 
 
-@pytest.mark.parametrize("shapes", [((2, 4), (1, 4), (1, 4)), ((2, 4), (2, 4), (1, 4)), ((1, 4), (2, 4), (2, 4))])
-def test_heads_that_broadcast_get_the_default(shapes: tuple[tuple[int, int], ...]) -> None:
+@pytest.mark.parametrize(
+    ("q", "k", "v", "ours"),
+    [
+        (("b", 2, "t", 4), ("b", 2, "t", 4), ("b", 2, "t", 3), True),
+        (("b", 2, "t", 4), ("b", 1, "t", 4), ("b", 1, "t", 4), True),  # one key head for both: a group
+        (("b", 2, "t", 4), ("b", 2, "t", 4), ("b", 1, "t", 4), False),
+        (("b", 1, "t", 4), ("b", 2, "t", 4), ("b", 2, "t", 4), False),
+        (("b", 2, "t", 4), (1, 2, "t", 4), (1, 2, "t", 4), False),
+        (("b", 2, "t", 4), (2, "t", 4), (2, "t", 4), False),
+        (("b", 2, "t", 4), ("b", 2, "t", 4), (2, "t", 4), False),
+        (("b", 2, "t", "s"), ("b", 2, "t", "s"), ("b", 2, "t", 4), False),  # head dims that are data
+        (("b", 2, "t", 4), ("b", 2, "t", 4), ("b", 2, "t", "s"), False),
+        (("b", "t", "s", 4), ("b", "t", "s", 4), ("b", "t", "s", 4), True),
+        (("b", "t", 4), ("b", "t", 4), ("b", "t", 3), True),
+        ((2, "t", 4), (1, "t", 4), (1, "t", 4), False),
+        ((2, "t", 4), (2, "t", 4), (1, "t", 4), False),
+        (("t", 4), ("s", 4), ("s", 3), True),
+    ],
+)
+def test_values_that_broadcast_get_the_default(
+    q: tuple[int | str, ...], k: tuple[int | str, ...], v: tuple[int | str, ...], ours: bool
+) -> None:
     sketch = Sketch()
-    q, k, v = (sketch.input("b", h, "t", d, name=n) for n, (h, d) in zip("qkv", shapes, strict=True))
-    node = sketch.call(SDPA, q, k, v)
-    by_group = shapes[0][0] > shapes[1][0] == shapes[2][0]
-    assert (rule_for(node) is RULE) == by_group  # one key head for both: a group
+    node = sketch.call(SDPA, *(sketch.input(*shape, name=n) for n, shape in zip("qkv", (q, k, v), strict=True)))
+    assert (rule_for(node) is RULE) == ours
+
+
+def test_attention_without_heads_has_no_groups() -> None:
+    sketch = Sketch()
+    q, k, v = (sketch.input("b", 5, 2, name=n) for n in "qkv")
+    out = sketch.call(SDPA, q, k, sketch.fixed(v, [3.0, NAN]))
+    assert group_size(out) == 1
+    assert sketch.constants(out).fact(out).const[0].tolist() == [[T, F]] * 5
 
 
 def test_query_heads_go_with_the_dims_in_front_and_key_heads_with_their_group() -> None:
@@ -113,3 +139,21 @@ def test_a_mask_covers_the_queries_that_are_left() -> None:
     out = sketch.call(SDPA, q, k, k, mask)
     coupling = sketch.coupling({out: [[T], [F], [F], [T]]})
     assert keeps(coupling, mask, 2) == keeps(coupling, q, 2) == [T, F, F, T]
+
+
+def test_the_keys_of_a_mask_stay() -> None:
+    sketch = Sketch()
+    q, k = sketch.free("b", 2, 4, 3, name="q"), sketch.free("b", 2, 5, 3, name="k")
+    mask = sketch.free("b", 1, 4, 5, name="mask")
+    sketch.call(SDPA, q, k, k, mask)
+    coupling = sketch.coupling({})
+    assert reason(coupling, mask, 3) == "the keys a softmax runs over"
+    assert reason(coupling, mask, 2) is None
+
+
+def test_query_heads_of_one_key_head_go_alone() -> None:
+    sketch = Sketch()
+    q, k = sketch.free("b", 4, "t", 3, name="q"), sketch.free("b", 1, "t", 3, name="k")
+    out = sketch.call(SDPA, q, k, k, enable_gqa=True)
+    coupling = sketch.coupling({out: torch.tensor([F, T, F, T])[:, None, None]})
+    assert keeps(coupling, q, 1) == keeps(coupling, out, 1) == [F, T, F, T]

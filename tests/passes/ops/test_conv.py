@@ -79,3 +79,48 @@ def test_positions_and_taps_stay_and_an_unbatched_input_gets_the_default() -> No
     assert reason(coupling, x, 2) == reason(coupling, out, 2) == "the positions of a convolution"
     assert reason(coupling, weight, 2) == "the taps of a convolution"
     assert reason(coupling, x, 1) is None
+
+
+def test_one_tap_reads_a_channel_and_one_image_reads_the_kernel() -> None:
+    """Output 0 reads channel 1 by its last tap alone; output 1 is read of the second image alone."""
+    sketch = Sketch()
+    kernel = torch.zeros(2, 2, 3).double()
+    kernel[0, 1, 2] = kernel[1, 0, 0] = 1
+    x, weight = sketch.input(2, 2, "t"), sketch.weight("w", kernel)
+    out = sketch.call(aten.conv1d.default, x, weight, sketch.weight("c", [0.0, 0.0]))
+    live = RULE.live(out, torch.tensor([[T, F], [T, T]])[:, :, None], sketch.constants(out))
+    assert live[x][:, :, 0].tolist() == [[F, T], [T, T]]
+    assert live[weight][:, 0, 0].tolist() == [T, T]
+
+
+def test_images_go_with_their_result_and_the_bias_with_its_channel() -> None:
+    sketch = Sketch()
+    x, bias = sketch.free(3, 2, "t"), sketch.weight("c", [0.0] * 4)
+    out = sketch.call(aten.conv1d.default, x, sketch.weight("w", torch.ones(4, 2, 1).double()), bias)
+    live_out = torch.zeros(3, 4, 1, dtype=torch.bool)
+    live_out[1, 2] = True
+    coupling = sketch.coupling({out: live_out})
+    assert keeps(coupling, x, 0) == keeps(coupling, out, 0) == [F, T, F]
+    assert keeps(coupling, bias, 0) == keeps(coupling, out, 1) == [F, F, T, F]
+
+
+def test_a_depthwise_convolution_couples_outputs_to_their_inputs() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 3, "t")
+    out = sketch.call(aten.conv1d.default, x, sketch.weight("w", torch.ones(3, 1, 1).double()), None, [1], [0], [1], 3)
+    twice = sketch.call(
+        aten.conv1d.default, x, sketch.weight("w2", torch.ones(6, 1, 1).double()), None, [1], [0], [1], 3
+    )
+    coupling = sketch.coupling({out: torch.tensor([F, T, F])[:, None]})
+    assert tied(coupling, (x, 1), (out, 1))
+    assert keeps(coupling, x, 1) == [F, T, F]
+    assert keeps(coupling, twice, 1) == [F] * 6
+
+
+def test_a_channel_of_zeros_needs_no_taps() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 4, "t"), [[0.0], [NAN], [0.0], [NAN]])
+    weight = sketch.weight("w", torch.ones(6, 2, 1).double())
+    out = sketch.call(aten.conv1d.default, x, weight, None, [1], [0], [1], 2)
+    live = RULE.live(out, torch.tensor([F, F, F, F, T, F])[None, :, None], sketch.constants(out))
+    assert live[weight][..., 0].tolist() == [[F, F]] * 4 + [[F, T], [F, F]]

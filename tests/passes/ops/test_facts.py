@@ -9,6 +9,7 @@ from passes.ops.facts import (
     Fact,
     along,
     any_over,
+    as_rows,
     axis,
     collapse_fact,
     fact_shape,
@@ -54,13 +55,25 @@ def test_collapsing_needs_the_same_constant_at_every_entry() -> None:
     collapsed = collapse_fact(Fact(const, value), [0])
     assert collapsed.const.tolist() == [[T, F, F]]
     assert collapsed.value.tolist() == [[1.0, 0.0, 0.0]]
+    assert collapse_fact(Fact(bools(T, F), torch.tensor([0.0, 0.0])), [0]).const.tolist() == [F]  # the other is no 0
+    assert collapse_fact(Fact(bools(T, T), torch.tensor([1.0, 1.25])), [0]).const.tolist() == [F]
+    flags = collapse_fact(Fact(bools(T, T), bools(T, T)), [0])
+    assert (flags.const.tolist(), flags.value.tolist()) == ([T], [T])
     both = collapse_fact(Fact(torch.ones(2, 2, dtype=torch.bool), bools([T, T], [T, F])), [0, 1])
     assert both.const.tolist() == [[F]]
     assert both.value.dtype is torch.bool
 
 
+def test_rows_are_what_the_last_dim_holds() -> None:
+    assert as_rows(torch.zeros(2, 3, 4)).shape == (6, 4)
+    assert as_rows(torch.zeros(4)).shape == (1, 4)
+    assert as_rows(torch.zeros(2, 0)).shape == (2, 0)
+
+
 def test_broadcasting_is_undone_by_any() -> None:
     live = bools([[F, T], [F, F]], [[F, F], [F, F]])
+    assert reduce_to(bools([T, F], [F, F]), (2,)).tolist() == [T, F]
+    assert reduce_to(bools([T, T], [F, F]), (2,)).tolist() == [T, T]
     assert reduce_to(live, (2, 1)).tolist() == [[T], [F]]
     assert along(live, -1).tolist() == [F, T]
     assert along(live, 0).tolist() == [T, F]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from passes.ops.glu import RULE
-from tests.passes.sketch import NAN, Sketch, keeps, tied
+from tests.passes.sketch import NAN, Sketch, keeps, reader, tied
 
 aten = torch.ops.aten
 T, F = True, False
@@ -40,3 +40,13 @@ def test_halves_go_together_and_other_dims_are_the_same() -> None:
     assert keeps(coupling, x, 2) == [F, T, F, F, T, F]
     assert keeps(coupling, out, 2) == [F, T, F]
     assert tied(coupling, (x, 1), (out, 1))
+
+
+def test_halves_of_data_are_read_alike() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", "t", 3), [1.0, NAN, NAN])
+    whole = sketch.call(aten.cat.default, [x, x], 1)
+    out = sketch.call(aten.glu.default, whole, 1)
+    liveness = sketch.liveness(reader(sketch, out, [1.0, 0.0, 1.0]))
+    assert not bool(liveness.constants.fact(out).const.any())
+    assert liveness.of(whole)[0, 0].tolist() == [T, F, T]

@@ -70,6 +70,8 @@ def test_rows_go_with_the_result_and_columns_with_the_input_also_of_a_transposed
 def test_reaching_by_rows() -> None:
     pattern = torch.tensor([[T, F, F], [F, T, F], [F, F, F]])
     assert reaches(torch.tensor([T, F, F]), pattern).tolist() == [T, F, F]
+    assert reaches(torch.tensor([[T, F, F]]), pattern).tolist() == [[T, F, F]]
+    assert reaches(torch.tensor([[T], [F]]), torch.tensor([[T, F]])).tolist() == [[T, F], [F, F]]
     assert reaches(torch.tensor([[T, F, T], [F, T, F]]), pattern).tolist() == [[T, F, F], [F, T, F]]
     assert reaches(torch.tensor([T, T, T]), pattern).tolist() == some(pattern, 0).tolist() == [T, T, F]
     assert reaches(torch.tensor([F, F, F]), pattern).tolist() == [F, F, F]
@@ -84,3 +86,27 @@ def test_a_weight_that_cannot_be_read_counts_as_dense() -> None:
     pattern = nonzero_rows(form, Constants(sketch.done(out), read=lambda name: None))
     assert pattern.shape == (5, 3)
     assert bool(pattern.all())
+
+
+def test_what_constants_add_differs_from_row_to_row() -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 3, 2), [[2.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    out = sketch.call(aten.linear.default, x, sketch.weight("w", [[1.0, 10.0]]))
+    assert sketch.constants(out).fact(out).value[0].tolist() == [[12.0], [10.0], [10.0]]
+
+
+def test_a_constant_that_cannot_fold_but_meets_zeros_alone_is_not_read() -> None:
+    sketch = Sketch()
+    ids = sketch.input("b", dtype=torch.int64, name="ids")
+    x, table = sketch.fixed(sketch.input("b", 3), [3.0, NAN, 4.0]), sketch.weight("w", [[0.0, 1, 1], [0, 1, 1]])
+    out = sketch.call(aten.linear.default, x, table)
+    liveness = sketch.liveness(out, sketch.call(aten.embedding.default, table, ids))
+    assert liveness.of(x)[0].tolist() == [F, T, T]
+
+
+def test_positions_of_the_input_go_with_those_of_the_result() -> None:
+    sketch = Sketch()
+    x = sketch.free(3, "b", 2)
+    out = sketch.call(aten.linear.default, x, sketch.weight("w", matrix(4, 2)))
+    coupling = sketch.coupling({out: torch.tensor([F, T, F])[:, None, None]})
+    assert keeps(coupling, x, 0) == keeps(coupling, out, 0) == [F, T, F]

@@ -31,6 +31,7 @@ def test_every_spelling_is_read_alike() -> None:
         form = linear_form(node)
         found = None if form is None else (form.weight_name, form.bias_name, form.out_dim)
         assert found == expected, node.format_node()
+        assert form is None or {form.in_dim, form.out_dim} == {0, 1}
 
 
 def test_a_bias_that_is_computed_or_no_vector_is_no_bias() -> None:

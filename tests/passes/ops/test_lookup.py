@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from passes.ops.lookup import EMBEDDING, GATHER, INDEX
-from tests.passes.sketch import Sketch, keeps, reader, reason
+from tests.passes.sketch import Sketch, keeps, reader, reason, tied
 
 aten = torch.ops.aten
 T, F = True, False
@@ -66,6 +67,7 @@ def test_an_index_that_is_expanded_expands_to_less() -> None:
     out = sketch.call(aten.gather.default, source, 1, index)
     coupling = sketch.coupling({out: [F, T, F]})
     assert keeps(coupling, source, 2) == keeps(coupling, index, 2) == keeps(coupling, out, 2) == [F, T, F]
+    assert tied(coupling, (index, 2), (out, 2))
     sketch = Sketch()
     source, index = sketch.free("b", 4, 3), sketch.input("b", 4, 3, dtype=torch.int64, name="index")
     out = sketch.call(aten.gather.default, source, 1, index)
@@ -98,3 +100,35 @@ def test_indexing_the_first_dim_keeps_the_others_apart_and_a_mask_does_not() -> 
     coupling = sketch.coupling({out: [F, T, F]})
     assert keeps(coupling, source, 1) == [F, T, F]
     assert reason(coupling, source, 0) == "rows looked up by index"
+
+
+@pytest.mark.parametrize("target", [aten.embedding.default, aten.index.Tensor])
+def test_an_index_that_is_written_down_stays(target: torch._ops.OpOverload) -> None:
+    sketch = Sketch()
+    sketch.input("b")
+    table, index = sketch.weight("table", TABLE), sketch.weight("index", torch.tensor([0, 1, 1]))
+    out = sketch.call(target, table, index if target is aten.embedding.default else [index])
+    coupling = sketch.coupling({})
+    assert reason(coupling, index, 0) == reason(coupling, out, 0) == "an index"
+
+
+def test_an_index_that_is_expanded_elsewhere_covers() -> None:
+    sketch = Sketch()
+    source, rows = sketch.free("b", 4, 3), sketch.input("b", 1, 3, dtype=torch.int64, name="index")
+    out = sketch.call(aten.gather.default, source, 1, sketch.call(aten.expand.default, rows, [-1, 4, -1]))
+    coupling = sketch.coupling({out: [F, T, F]})
+    assert keeps(coupling, source, 2) == keeps(coupling, out, 2) == [F, T, F]  # the input is selected at its use
+    sketch = Sketch()
+    source, index = sketch.free(2, 4, 3), sketch.weight("index", torch.zeros(2, 4, 3, dtype=torch.int64))
+    out = sketch.call(aten.gather.default, source, 1, index)
+    assert keeps(sketch.coupling({out: [F, T, F]}), index, 2) == [F, T, F]
+
+
+def test_rows_by_index_are_constant_where_all_rows_agree() -> None:
+    sketch = Sketch()
+    rows, table = sketch.input("b", "t", dtype=torch.int64, name="rows"), sketch.weight("table", TABLE)
+    one, two = sketch.call(aten.index.Tensor, table, [rows]), sketch.call(aten.index.Tensor, table, [rows, rows])
+    constants = sketch.constants(one, two)
+    assert constants.fact(one).const[0, 0].tolist() == [T, F, T]
+    assert constants.fact(one).value[0, 0].tolist() == [1.0, 0.0, 3.0]
+    assert not bool(constants.fact(two).const.any())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from passes.ops.matmul import RULE
+from passes.ops.matmul import RULE, operands
 from passes.ops.table import rule_for
 from tests.passes.sketch import NAN, Sketch, keeps, reader, tied
 
@@ -85,8 +85,51 @@ def test_what_is_summed_over_goes_together_and_a_vector_gets_the_default() -> No
 
 def test_batch_dims_are_counted_from_the_right() -> None:
     sketch = Sketch()
-    x, y = sketch.free("b", 4, 5, 3), sketch.free(4, 3, 2, name="y")
+    x, y = sketch.free(6, 4, 5, 3), sketch.free(4, 3, 2, name="y")
     out = sketch.call(aten.matmul.default, x, y)
     coupling = sketch.coupling({out: [[[T, T]], [[F, F]], [[T, T]], [[F, F]]]})
+    assert tied(coupling, (x, 0), (out, 0))
     assert tied(coupling, (x, 1), (y, 0), (out, 1))
     assert keeps(coupling, y, 0) == [T, F, T, F]
+
+
+def test_a_row_of_zeros_is_0_whatever_it_meets() -> None:
+    sketch = Sketch()
+    a = sketch.fixed(sketch.input("b", 2, 2), [[0.0, 0.0], [NAN, 0.0]])
+    out = sketch.call(aten.bmm.default, a, sketch.input("b", 2, 3, name="y"))
+    assert sketch.constants(out).fact(out).const[0].tolist() == [[T, T, T], [F, F, F]]
+
+
+def test_unknowns_on_both_sides_do_not_cancel() -> None:
+    sketch = Sketch()
+    x, y = sketch.input("b", 1, 2), sketch.input("b", 2, 1, name="y")
+    out = sketch.call(aten.bmm.default, sketch.fixed(x, [[NAN, 2.0]], "a"), sketch.fixed(y, [[1.0], [NAN]], "b"))
+    assert not bool(sketch.constants(out).fact(out).const.any())
+
+
+def test_what_is_summed_over_decides_whether_the_number_is_known() -> None:
+    sketch = Sketch()
+    x, y = sketch.input("b", 3, "t"), sketch.input("b", "t", 3, name="y")
+    wide, tall = sketch.fixed(x, [[1.0], [1.0], [1.0]], "wide"), sketch.fixed(y, [2.0, 2.0, 2.0], "tall")
+    over_data, over_channels = sketch.call(aten.bmm.default, wide, tall), sketch.call(aten.bmm.default, tall, wide)
+    constants = sketch.constants(over_data, over_channels)
+    assert not bool(constants.fact(over_data).const.any())
+    assert constants.fact(over_channels).value.tolist() == [[[6.0]]]
+
+
+def test_rows_that_sum_to_1_give_back_what_is_one_number_over_their_columns() -> None:
+    sketch = Sketch()
+    rows = sketch.call(aten.softmax.int, sketch.input("b", "t", 2), -1)
+    b = sketch.fixed(sketch.input("b", 2, 3, name="y"), [[4.0, 4.0, NAN], [4.0, 5.0, 4.0]])
+    out = sketch.call(aten.bmm.default, rows, b)
+    assert sketch.constants(out).fact(out).const[0].tolist() == [[T, F, F]]
+
+
+def test_matrices_are_products_and_a_summand_in_front_gets_the_default() -> None:
+    sketch = Sketch()
+    x, y = sketch.input("b", 4), sketch.input(4, 3, name="y")
+    assert rule_for(sketch.call(aten.mm.default, x, y)) is RULE
+    a, b, c = (sketch.input("b", *s, name=n) for n, s in (("a", (5, 4)), ("c", (4, 3)), ("d", (5, 3))))
+    summed = sketch.call(aten.baddbmm.default, c, a, b)
+    assert operands(summed) == (a, b)
+    assert rule_for(summed) is not RULE

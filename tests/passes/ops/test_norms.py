@@ -64,6 +64,8 @@ def test_batch_norm_leaves_channels_apart_in_eval_mode_only(training: bool) -> N
     if not training:
         assert fact.const[0, :, 0].tolist() == [T, F]
         assert fact.value[0, 0, 0].item() == pytest.approx((3 - 1) / 2 * 2 + 1)
+        live = BATCH_NORM.live(norm, torch.tensor([[[F], [T]]]), liveness.constants)
+        assert all(live[operand].tolist() == [F, T] for operand in (weight, bias, mean, variance))
     assert liveness.of(x)[0, :, 0].tolist() == [training, T]
 
 
@@ -71,10 +73,10 @@ def test_batch_norm_without_weight_and_bias_only_standardises() -> None:
     sketch = Sketch()
     x = sketch.fixed(sketch.input("b", 2), [5.0, NAN])
     mean, variance = sketch.weight("m", [1.0, 1.0]), sketch.weight("v", [4.0, 4.0])
-    norm = sketch.call(aten.batch_norm.default, x, None, None, mean, variance, False, 0.1, 0.0, False)
+    norm = sketch.call(aten.batch_norm.default, x, None, None, mean, variance, False, 0.1, 5.0, False)
     fact = sketch.constants(norm).fact(norm)
     assert fact.const[0].tolist() == [T, F]
-    assert fact.value[0, 0].item() == pytest.approx((5 - 1) / 2)
+    assert fact.value[0, 0].item() == pytest.approx((5 - 1) / 3)
 
 
 def test_what_group_norm_normalises_stays_and_what_is_in_front_does_not() -> None:
@@ -84,3 +86,11 @@ def test_what_group_norm_normalises_stays_and_what_is_in_front_does_not() -> Non
     coupling = sketch.coupling({norm: torch.tensor([F, T, F, F, F])[:, None, None]})
     assert keeps(coupling, x, 0) == [F, T, F, F, F]
     assert reason(coupling, x, 1) == reason(coupling, norm, 2) == "normalised by group_norm"
+
+
+def test_a_weight_of_several_dims_goes_with_each_of_them() -> None:
+    sketch = Sketch()
+    x, weight = sketch.free("b", 2, 3, 4), sketch.weight("w", torch.ones(2, 3, 4).double())
+    norm = sketch.call(aten.layer_norm.default, x, [2, 3, 4], weight)
+    coupling = sketch.coupling({})
+    assert all(tied(coupling, (weight, d), (norm, d + 1), (x, d + 1)) for d in range(3))

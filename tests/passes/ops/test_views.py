@@ -67,3 +67,16 @@ def test_expand_as_ties_the_result_to_both() -> None:
     assert tied(coupling, (out, 2), (like, 2), (x, 2))
     assert keeps(coupling, out, 1) == [T, F]
     assert keeps(coupling, x, 2) == [T, F, F]
+
+
+def test_channels_viewed_as_data_and_channels_are_constant_where_all_agree() -> None:
+    """14 channels as t pairs, where the trace did not bind t to 7."""
+    sketch = Sketch()
+    x, pairs = sketch.input("b", 14), sketch.input("b", "t", 2, name="pairs")
+    same, other = sketch.fixed(x, [3.0] * 14, "same"), sketch.fixed(x, [3.0] * 13 + [4.0], "other")
+    views = [sketch.graph.call_function(aten.reshape.default, (value, [-1, 7, 2])) for value in (same, other)]
+    for view in views:
+        view.meta["val"] = pairs.meta["val"]
+    constants = sketch.constants(*views)
+    assert constants.fact(views[0]).value.tolist() == [[[3.0, 3.0]]]
+    assert not bool(constants.fact(views[1]).const.any())

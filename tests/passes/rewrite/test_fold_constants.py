@@ -115,3 +115,20 @@ def test_an_addmm_whose_bias_others_read_gets_one_of_its_own() -> None:
         torch.testing.assert_close(found, expected)
     (product,) = (node for node in folded.graph.nodes if node.target is aten.addmm.default)
     assert [str(n.target) for n in product.all_input_nodes if n.op == "get_attr"] == ["w_folded_bias", "w"]
+
+
+def test_a_window_of_a_weight_reads_its_window_of_the_new_bias() -> None:
+    sketch = Sketch()
+    x, weight = sketch.fixed(sketch.input("b", 2), [3.0, NAN]), sketch.weight("w", matrix(5, 2))
+    bias = sketch.weight("c", matrix(5, 1)[:, 0])
+    parts = [[sketch.call(aten.slice.Tensor, p, 0, *bounds) for p in (weight, bias)] for bounds in ((0, 2), (2, 5))]
+    products = [sketch.call(aten.linear.default, x, *part) for part in parts]
+    graph = sketch.done(*products, sketch.call(aten.neg.default, bias))
+    folded = FoldConstants().run(graph).graph_module
+    for found, expected in zip(folded(y := torch.randn(4, 2).double()), graph(y), strict=True):
+        torch.testing.assert_close(found, expected)
+    biases = [n.args[2] for n in folded.graph.nodes if n.target is aten.linear.default]
+    assert [(str(n.args[0].target), tuple(n.meta["val"].shape)) for n in biases] == [
+        ("w_folded_bias", (2,)),
+        ("w_folded_bias", (3,)),
+    ]
