@@ -53,7 +53,7 @@ def _constant(node: fx.Node, facts: Facts) -> Fact:
     flat = [0] * (2 * const.dim())
     for d, (before, after) in literal.items():
         flat[2 * (const.dim() - 1 - d)], flat[2 * (const.dim() - 1 - d) + 1] = before, after
-    const = torch.constant_pad_nd(const.to(torch.int8), flat, 1).bool()
+    const = torch.constant_pad_nd(const, flat, True)
     return make_fact(const.expand(fact_shape(node)), torch.constant_pad_nd(value, flat, fill).expand(fact_shape(node)))
 
 

@@ -37,8 +37,7 @@ SPLITS = frozenset(
 def slice_arguments(node: fx.Node) -> tuple[int, Any, Any, Any]:
     """(dim, start, end, step) of aten.slice.Tensor with defaults filled in; bounds may be nodes."""
     given = arguments(node)
-    step = given["step"]
-    return given["dim"] % len(shape_of(first_argument(node))), given["start"], given["end"], 1 if step is None else step
+    return given["dim"] % len(shape_of(first_argument(node))), given["start"], given["end"], given["step"]
 
 
 def slice_index(node: fx.Node) -> torch.Tensor | None:
@@ -105,9 +104,8 @@ def _move_select(node: fx.Node, inputs: Sequence[torch.Tensor], collapse: Collap
 def _tie_select(node: fx.Node, ties: Ties, facts: Facts) -> None:
     source = first_argument(node)
     dim, index = select_index(node)
-    for d in range(len(shape_of(source))):
-        if d != dim:
-            ties.same(ties.axis(node, d - (d > dim)), ties.axis(source, d))
+    for own, d in enumerate(d for d in range(len(shape_of(source))) if d != dim):
+        ties.same(ties.axis(node, own), ties.axis(source, d))
     if index is None:
         ties.pin(source, [dim], "selected by a computed index")
     else:

@@ -29,6 +29,9 @@ def _smallest(t: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def _largest(t: torch.Tensor, dim: int) -> torch.Tensor:
+    """A number that is not known (NaN) is taken to differ from the others: infinite here, NaN among the least."""
+    if t.is_floating_point() and t.shape[dim] > 1:
+        t = t.nan_to_num(torch.inf, torch.inf, -torch.inf)
     return t.amax(dim, keepdim=True)
 
 

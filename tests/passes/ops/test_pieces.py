@@ -39,7 +39,8 @@ def test_a_slice_moves_its_indices_and_a_strided_one_stays() -> None:
     assert index is not None
     assert index.tolist() == [3, 4, 5]
     assert slice_index(sketch.call(aten.slice.Tensor, x, 0, 0, 2)) is None  # of data
-    assert reason(sketch.coupling({}), strided, 1) == "sliced by a data-dependent or strided range"
+    coupling = sketch.coupling({})
+    assert reason(coupling, strided, 1) == reason(coupling, x, 1) == "sliced by a data-dependent or strided range"
     sketch = Sketch()
     x = sketch.free("b", 6)
     part = sketch.call(aten.slice.Tensor, x, 1, 3, 6)
@@ -208,7 +209,11 @@ def test_only_the_dim_that_is_repeated_stays() -> None:
     sketch = Sketch()
     x = sketch.free(4, 3, 5)
     out = sketch.call(aten.repeat.default, x, [1, 2, 1, 1])
+    y = sketch.free(4, 3, name="y")
+    columns = sketch.call(aten.repeat.default, y, [1, 2])
     coupling = sketch.coupling({out: [F, T, F, F, F]})
+    assert tied(coupling, (y, 0), (columns, 0))
+    assert reason(coupling, y, 0) is None
     assert reason(coupling, x, 0) == reason(coupling, out, 1) == "repeated"
     assert (reason(coupling, x, 1), reason(coupling, x, 2)) == (None, None)
     assert keeps(coupling, x, 2) == [F, T, F, F, F]
@@ -224,3 +229,54 @@ def test_repeated_constants_of_data_and_channels() -> None:
     assert constants.fact(rows).const.tolist() == [[T, F, T, F]]
     assert not bool(constants.fact(columns).const.any())
     assert constants.fact(same).value.tolist() == [[4.0]]
+
+
+def test_a_slice_takes_its_constants_along_and_leaves_other_dims_alone() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 2, 4)
+    part, all_of_it = sketch.call(aten.slice.Tensor, x, 2, 1, 3), sketch.call(aten.slice.Tensor, x, 2)
+    coupling = sketch.coupling({all_of_it: [F, F, F, T]})
+    assert tied(coupling, (x, 1), (part, 1), (all_of_it, 1))
+    assert tied(coupling, (x, 2), (all_of_it, 2))
+    assert keeps(coupling, x, 2) == [F, F, F, T]
+    sketch = Sketch()
+    part = sketch.call(aten.slice.Tensor, sketch.fixed(sketch.input("b", 4), [1.0, NAN, 3.0, 4.0]), 1, 1, 3)
+    fact = sketch.constants(part).fact(part)
+    assert (fact.const.tolist(), fact.value.tolist()) == ([[F, T]], [[0.0, 3.0]])
+
+
+def test_a_select_by_a_computed_index_keeps_all_and_its_index() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 9)
+    last = sketch.call(aten.sym_size.int, sketch.input("t", name="y"), 0)
+    one, row = sketch.call(aten.select.int, x, 1, last), sketch.call(aten.select.int, x, 0, 3)
+    assert select_index(one) == (1, None)
+    assert reason(sketch.coupling({}), x, 1) == "selected by a computed index"
+    assert SELECT.resize is not None
+    for node in (one, row):
+        before = node.args
+        SELECT.resize(node, Kept({(x, 1): [T, F] + [T] * 7}))
+        assert node.args == before
+
+
+def test_dims_that_are_neither_flipped_nor_rolled_are_the_same() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 2, 3)
+    flipped, rolled = sketch.call(aten.flip.default, x, [2]), sketch.call(aten.roll.default, x, [1], [2])
+    coupling = sketch.coupling({})
+    assert tied(coupling, (x, 1), (flipped, 1), (rolled, 1))
+    assert reason(coupling, rolled, 2) == "rolled"
+
+
+def test_a_roll_by_a_computed_shift_gets_the_default() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 2, 3)
+    size = sketch.call(aten.sym_size.int, x, 0)
+    assert rule_for(sketch.call(aten.roll.default, x, [1, size], [1, 2])) is not ROLL
+
+
+def test_a_piece_of_one_entry_keeps_its_place() -> None:
+    sketch = Sketch()
+    a, b = sketch.free("b", 2), sketch.free("b", 1, name="other")
+    out = sketch.call(aten.cat.default, [a, b], 1)
+    assert keeps(sketch.coupling({out: [F, T, F]}), out, 1) == [F, T, T]

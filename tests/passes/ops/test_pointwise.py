@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import fx
 
 from passes.ops.pointwise import hidden_fill, is_pointwise, keeps_rows
+from passes.ops.table import find_tables
 from tests.passes.sketch import NAN, Sketch, keeps, tied
 
 aten = torch.ops.aten
@@ -104,4 +107,23 @@ def test_chance_is_not_pointwise() -> None:
     x = sketch.input("b", 2)
     assert is_pointwise(sketch.call(aten.erf.default, x))
     assert not is_pointwise(sketch.call(aten.bernoulli.default, x))
+    assert not is_pointwise(sketch.call(aten.rrelu.default, x))
+    assert not is_pointwise(sketch.call(operator.getitem, [x], 0))
     assert not is_pointwise(sketch.call(aten.sum.default, x))
+
+
+def test_a_summand_is_read_whatever_the_other_is() -> None:
+    sketch = Sketch()
+    a, b = pair(sketch)
+    assert bool(sketch.liveness(sketch.call(aten.add.Tensor, a, b)).of(b).all())
+
+
+def test_what_gives_its_dtype_is_free_and_what_is_cast_is_still_a_table() -> None:
+    sketch = Sketch()
+    x, like = sketch.free("b", 3), sketch.free("b", 4, name="like")
+    cast = sketch.call(aten.type_as.default, x, like)
+    square = sketch.call(aten.square.default, cast)
+    coupling = sketch.coupling({cast: [F, T, F], like: [T, F, F, F]})
+    assert keeps(coupling, like, 1) == [T, F, F, F]
+    assert keeps(coupling, x, 1) == [F, T, F]
+    assert {cast, square} <= find_tables(sketch.graph)

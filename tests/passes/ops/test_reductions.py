@@ -115,6 +115,17 @@ def test_mixed_dims_are_read_whole_and_the_others_apart(target: torch._ops.OpOve
     live = rule.live(out, torch.tensor([[[F, F, F], [F, T, F]]]), None)  # type: ignore[arg-type]
     assert live[x].tolist() == [[[F, F, F], [T, T, T]]]
     coupling = sketch.coupling({})
-    assert str(reason(coupling, x, 2)).startswith("mixed by")
+    assert reason(coupling, x, 2) == reason(coupling, out, 2) == f"mixed by {rule.name}"
     assert tied(coupling, (x, 1), (out, 1))
     assert reason(coupling, x, 1) is None
+
+
+def test_pools_mix_positions_and_leave_channels_apart() -> None:
+    sketch = Sketch()
+    x, image = sketch.free("b", 3, 6), sketch.free("b", 3, 4, 6, name="image")
+    line, square = sketch.call(aten.avg_pool1d.default, x, [2]), sketch.call(aten.avg_pool2d.default, image, [2, 2])
+    coupling = sketch.coupling({line: [[F, F, F], [F, T, F], [F, F, F]]})
+    assert keeps(coupling, x, 1) == [F, T, F]
+    assert tied(coupling, (image, 1), (square, 1))
+    for value, dim in ((x, 2), (line, 2), (image, 2), (image, 3), (square, 2), (square, 3)):
+        assert reason(coupling, value, dim) == "mixed by pooling"

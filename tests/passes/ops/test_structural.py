@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from passes.ops.views import EXPAND_AS
@@ -48,3 +49,29 @@ def test_a_value_that_gives_its_shape_is_not_read() -> None:
     out = sketch.call(aten.expand_as.default, x, like)
     live = EXPAND_AS.live(out, torch.ones(1, 3, dtype=torch.bool), None)  # type: ignore[arg-type]
     assert (bool(live[x].all()), bool(live[like].any())) == (T, F)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "agree"),
+    [
+        (torch.tensor([1, 1]), T),
+        (torch.tensor([1, 2]), F),
+        (torch.tensor([NAN, 1.0]), F),  # as far as anybody knows
+        (torch.tensor([1.0, NAN]), F),
+        (torch.tensor([NAN, NAN]), F),
+        (torch.tensor([torch.inf, torch.inf]), T),
+        (torch.tensor([NAN]), T),
+    ],
+)
+def test_channels_that_become_data_have_to_be_one_known_number(numbers: torch.Tensor, agree: bool) -> None:
+    sketch = Sketch()
+    length = sketch.call(aten.sym_size.int, sketch.input("b"), 0)
+    part = sketch.call(aten.slice.Tensor, sketch.weight("w", numbers), 0, 0, length)
+    assert bool(sketch.constants(part).fact(part).const.all()) == agree
+
+
+def test_one_constant_piece_is_constant_beside_an_unknown_one() -> None:
+    sketch = Sketch()
+    x = sketch.input("b", 2)
+    out = sketch.call(aten.cat.default, [sketch.fixed(x, [1.0, NAN]), x], 1)
+    assert sketch.constants(out).fact(out).const[0].tolist() == [T, F, F, F]
