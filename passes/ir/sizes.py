@@ -103,14 +103,19 @@ def reshape_groups(in_shape: Sequence[Any], out_shape: Sequence[Any]) -> list[Di
 def _match_products(
     ins: list[int], outs: list[int], in_shape: Sequence[Any], out_shape: Sequence[Any]
 ) -> list[DimGroup]:
+    """What is left of both shapes has equal products too: beside a size of 0, other sizes need not agree."""
     left = [d for d, s in enumerate(in_shape) if not (is_static(s) and s == 1)]
     right = [d for d, s in enumerate(out_shape) if not (is_static(s) and s == 1)]
     groups, i, j = [], 0, 0
+
+    def product(sizes: list[int], dims: list[int]) -> int:
+        return math.prod(sizes[d] for d in dims)
+
     while i < len(left) or j < len(right):
         a, b = left[i : i + 1], right[j : j + 1]
         i, j = i + 1, j + 1
-        while math.prod(ins[d] for d in a) != math.prod(outs[d] for d in b):
-            if math.prod(ins[d] for d in a) < math.prod(outs[d] for d in b) and i < len(left):
+        while product(ins, a) != product(outs, b) or product(ins, left[i:]) != product(outs, right[j:]):
+            if product(ins, a) < product(outs, b) and i < len(left):
                 a.append(left[i])
                 i += 1
             elif j < len(right):

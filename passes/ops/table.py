@@ -87,7 +87,7 @@ def find_tables(graph: fx.Graph) -> frozenset[fx.Node]:
     for node in graph.nodes:
         if is_parameter(node) or node.op == "placeholder":
             tables.add(node)
-        elif node.op == "call_function" and tensor_of(node) is not None:
+        elif node.op == "call_function":
             rule = rule_for(node)
             tabular = rule.tabular or rule is matmul.RULE  # an outer product of positions and rates
             if tabular and all(n in tables for n in tensor_inputs(node)):

@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from passes.ir.sizes import is_parameter, is_static, reshape_groups, shape_of
+from passes.ops.arguments import first_argument
 from passes.ops.facts import Axis, axis
 
 aten = torch.ops.aten
@@ -176,8 +177,6 @@ class Ties:
         for group in reshape_groups(in_shape, out_shape):
             sizes = [in_shape[d] for d in group.inputs] + [out_shape[d] for d in group.outputs]
             if not all(is_static(s) for s in sizes):
-                if len(group.inputs) == 1 == len(group.outputs):
-                    continue  # a data dim carried over
                 self.pin(source, group.inputs, "a view mixes it with a data dimension")
                 self.pin(node, group.outputs, "a view mixes it with a data dimension")
                 continue
@@ -191,7 +190,7 @@ class Ties:
                 self.grid(outs[0], ins)
             elif len(ins) == 1:
                 self.grid(ins[0], outs)
-            elif ins and outs:
+            else:
                 flat = self.virtual(torch.Size(self.sizes[a] for a in ins).numel())
                 self.grid(flat, ins)
                 self.grid(flat, outs)
@@ -202,9 +201,7 @@ def _read_once(operand: fx.Node) -> bool:
     while not is_parameter(operand):
         if operand.target is not aten.slice.Tensor or len(operand.users) != 1:
             return False
-        source = operand.args[0]
-        assert isinstance(source, fx.Node)
-        operand = source
+        operand = first_argument(operand)
     return len(operand.users) == 1 or all(user.target is aten.slice.Tensor for user in operand.users)
 
 
@@ -213,11 +210,11 @@ def repeat_of_expanded(node: fx.Node, source: fx.Node, ins: Sequence[Axis], outs
     if source.target is not aten.expand.default or len(ins) != 2 or len(outs) != 1 or len(source.users) != 1:
         return None
     heads, copies = ins
-    origin = source.args[0]
-    if not isinstance(origin, fx.Node) or copies.dim != heads.dim + 1:
-        return None
+    origin = first_argument(source)
     shape, wide = shape_of(origin), shape_of(source)
-    if len(shape) != len(wide) or shape[heads.dim] != wide[heads.dim] or shape[copies.dim] != 1:
+    if copies.dim != heads.dim + 1 or len(shape) != len(wide):
+        return None
+    if shape[heads.dim] != wide[heads.dim] or shape[copies.dim] != 1:
         return None
     whole = axis(origin, heads.dim)
     return None if whole is None else Repeat(whole, outs[0], wide[copies.dim], node, origin, heads.dim, copies)

@@ -21,6 +21,13 @@ def test_reshapes_factor_into_the_smallest_groups() -> None:
     assert groups((1, 5), (5, 1, 1)) == [((1,), (0,))]  # sizes of 1 belong to no group
 
 
+def test_beside_a_size_of_0_other_sizes_go_with_it() -> None:
+    assert groups((0, 6), (0,)) == [((0, 1), (0,))]
+    assert groups((0,), (0, 3)) == [((0,), (0, 1))]
+    assert groups((0, 6), (0, 0)) == [((0, 1), (0, 1))]
+    assert groups((5, 0, 8), (5, 0, 2, 4)) == [((0,), (0,)), ((1,), (1,)), ((2,), (2, 3))]
+
+
 def test_symbols_are_told_apart() -> None:
     b, t = shape_of(Sketch().input("b", "t"))
     assert groups((b, t, 12), (b * t, 3, 4)) == [((0, 1), (0,)), ((2,), (1, 2))]

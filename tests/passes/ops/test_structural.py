@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from passes.ops.facts import axis
+from passes.ops.structural import tie_other_dims
+from passes.ops.table import find_tables
+from passes.ops.ties import Ties
 from passes.ops.views import EXPAND_AS
 from tests.passes.sketch import NAN, Sketch
 
@@ -75,3 +79,13 @@ def test_one_constant_piece_is_constant_beside_an_unknown_one() -> None:
     x = sketch.input("b", 2)
     out = sketch.call(aten.cat.default, [sketch.fixed(x, [1.0, NAN]), x], 1)
     assert sketch.constants(out).fact(out).const[0].tolist() == [T, F, F, F]
+
+
+def test_what_moves_a_table_is_a_table_and_dims_that_are_left_alone_are_the_same() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 2, 3)
+    moved = sketch.call(aten.flip.default, x, [1])
+    assert moved in find_tables(sketch.graph)
+    ties = Ties(frozenset())
+    tie_other_dims(moved, x, [1], ties)
+    assert [set(pair) for pair in ties.graph.edges] == [{axis(moved, 2), axis(x, 2)}]
