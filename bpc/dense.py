@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,7 +174,7 @@ class DenseModel:
         """
         view, certificate = self._module_view(), self.certificate
         if certificate is not None and certificate.view == "graph":
-            plan, tensors = json.loads(view.plan.to_json()), view.module.state_dict().items()
+            plan, tensors = view.plan.plain(), view.module.state_dict().items()
             certificate = certificate.of_module(plan, view.granularity, tensors)
         write_directory(path, Saved(view, self._cuts, self.example_inputs, certificate))
 

@@ -135,7 +135,7 @@ def write_directory(path: str | Path, saved: Saved) -> None:
 
 
 def _plain(plan: PlanData) -> Any:
-    return json.loads(plan.to_json())
+    return plan.plain()
 
 
 def read_directory(path: str | Path) -> Saved:

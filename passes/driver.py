@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -144,7 +143,7 @@ def shrink(
         versions=versions(),
         masked=masked_digests,
         small=digests(small.named_parameters()),
-        plan=json.loads(plan.to_json()),
+        plan=plan.plain(),
         passes=plain(record),
         agreement=plain(agreement),
     )

@@ -10,8 +10,7 @@ from passes.analysis.coupling.solver import Coupling
 from passes.analysis.liveness import Liveness
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import is_parameter
-from passes.ops.facts import Axis, as_rows
-from passes.ops.linear import some
+from passes.ops.facts import Axis, as_rows, some
 from passes.ops.linear_form import LinearForm
 from passes.plan.data import Cut, Fold, HeadView
 
@@ -112,4 +111,4 @@ def _rows_to_clear(constants: Constants, liveness: Liveness) -> dict[str, tuple[
 
 
 def _last_dim(fact: torch.Tensor) -> torch.Tensor:
-    return as_rows(fact).any(0)
+    return some(as_rows(fact), 0)

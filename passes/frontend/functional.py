@@ -38,6 +38,11 @@ def is_eval_dropout(node: fx.Node) -> bool:
     return node.target in _DROPOUTS and not node.args[2]
 
 
+def is_functional(exported: torch.export.ExportedProgram) -> bool:
+    """Whether nothing is written in place, so that `functional` has nothing to do."""
+    return not _writes(exported.graph) and not _keeps_state(exported)
+
+
 def functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program without writes into memory that another value shares; it may be the one given, or a new one.
 

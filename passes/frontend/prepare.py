@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from passes.frontend.canonical import canonicalise
 from passes.frontend.explain import explained
-from passes.frontend.functional import functional, is_eval_dropout, without_writes
+from passes.frontend.functional import functional, is_eval_dropout, is_functional, without_writes
 from passes.ir.graph import ASSERTS, copy_graph, eliminate_dead_code, set_attribute
 from passes.ir.info import TraceError
 
@@ -48,12 +48,17 @@ def prepare(
     exported: torch.export.ExportedProgram,
     source: nn.Module,
     after: Callable[[str, fx.GraphModule], None] | None = None,
+    plain: fx.GraphModule | None = None,
 ) -> fx.GraphModule:
     """A prepared graph over the parameters of ``source``. ``after`` is shown the graph after each step, by name.
 
-    Raises `TraceError` that names the step and the node it stopped at.
+    ``plain``: `as_graph` of the program, if it is there already. Raises `TraceError` that names the step and the node
+    it stopped at.
     """
-    graph_module = as_graph(functional(exported), source)
+    if plain is not None and is_functional(exported):
+        graph_module = copy_graph(plain)
+    else:
+        graph_module = as_graph(functional(exported), source)
     if after is not None:
         after("torch's functionalisation", graph_module)
     for name, step in STEPS:

@@ -20,7 +20,6 @@ from torch import fx, nn
 
 from passes.frontend.bake import computed_weights
 from passes.frontend.functional import writes_memory_of
-from passes.frontend.prepare import as_graph
 from passes.ir.graph import copy_graph, get_attribute, set_attribute
 from passes.ir.info import trace_info
 
@@ -29,9 +28,9 @@ aten = torch.ops.aten
 _KEPT_META = ("val", "stack_trace")
 
 
-def make_reference(exported: torch.export.ExportedProgram, source: nn.Module) -> fx.GraphModule:
-    """torch.export's module as a plain graph. Inputs and buffers that it writes to are cloned first."""
-    reference = as_graph(exported, source)
+def make_reference(plain: fx.GraphModule) -> fx.GraphModule:
+    """torch.export's module as a plain graph (`as_graph`). Inputs and buffers that it writes to are cloned first."""
+    reference = copy_graph(plain)
     for node in writes_memory_of(reference.graph):
         with reference.graph.inserting_after(node):
             clone = reference.graph.call_function(aten.clone.default, (node,))

@@ -57,7 +57,9 @@ class SelfCheck:
         if isinstance(prepared, InputError):
             return  # as it will for the user
         expected = _outputs(self.model, inputs, self.model)
-        traced = _outputs(self.reference, inputs, self.model)
+        if not isinstance(expected, Exception) and _difference(expected, prepared) is None:
+            return
+        traced = _outputs(self.reference, inputs, self.model)  # which of the two steps is it?
         if isinstance(expected, Exception):  # inputs it does not take, or a kernel that only the export replaces
             if isinstance(traced, Exception):
                 if where == "the example":

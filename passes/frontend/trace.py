@@ -16,7 +16,7 @@ from passes.frontend.enforce import guarded, with_guard_nodes
 from passes.frontend.export import dims_left_dynamic, dynamic_shapes, export, export_dynamic
 from passes.frontend.guards import fixed_sizes, input_guards
 from passes.frontend.inputs import normalise_inputs, widen_unit_dims
-from passes.frontend.prepare import prepare
+from passes.frontend.prepare import as_graph, prepare
 from passes.frontend.reference import make_reference
 from passes.frontend.run import in_eval_mode, own_copy
 from passes.frontend.selfcheck import SelfCheck
@@ -53,9 +53,10 @@ def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True)
     args, kwargs = own_copy((args, kwargs))
     with in_eval_mode(inner), plain_forwards(inner):
         exported = export_dynamic(inner, args, kwargs) if dynamic else export(inner, args, kwargs, None)
-        reference = make_reference(exported, inner)
+        plain = as_graph(exported, inner)
+        reference = make_reference(plain)
         guards = input_guards(exported)
-        graph_module = prepare(exported, inner)
+        graph_module = prepare(exported, inner, plain=plain)
         guards = tuple(dict.fromkeys((*guards, *fixed_sizes(graph_module))))
         guarded(graph_module, guards)
         special = SelfCheck(inner, exported, reference, graph_module, (args, kwargs)).run()

@@ -102,11 +102,20 @@ def collapse_fact(fact: Fact, dims: Iterable[int]) -> Fact:
     return make_fact(const & (low == high), low)
 
 
+def some(pattern: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
+    """``pattern.any(dim)`` of bools; a maximum of bytes is some tens of times as fast in torch."""
+    if pattern.numel() == 0:
+        return pattern.any(dim, keepdim=keepdim)
+    if pattern.stride(dim) == 0:  # expanded: one entry stands for all
+        return pattern.narrow(dim, 0, 1) if keepdim else pattern.select(dim, 0)
+    return pattern.view(torch.uint8).amax(dim, keepdim=keepdim).view(torch.bool)
+
+
 def any_over(live: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:
     """Logical or over ``dims``, keeping them at size 1."""
     for d in dims:
         if live.shape[d] != 1:
-            live = live.any(d, keepdim=True)
+            live = some(live, d, keepdim=True)
     return live
 
 
@@ -114,7 +123,7 @@ def reduce_to(live: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Undo broadcasting: logical or over the dims along which ``shape`` was expanded."""
     extra = live.dim() - len(shape)
     for _ in range(extra):
-        live = live.any(0)
+        live = some(live, 0)
     return any_over(live, [d for d, size in enumerate(shape) if size == 1])
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from passes.ir.sizes import shape_of, tensor_of
-from passes.ops.facts import Fact, as_rows, fact_shape, make_fact, nothing, nothing_constant
+from passes.ops.facts import Fact, as_rows, fact_shape, make_fact, nothing, nothing_constant, some
 from passes.ops.linear_form import LinearForm, linear_form
 from passes.ops.rule import Facts, Kind, Live, Rule
 from passes.ops.ties import Ties
@@ -30,11 +30,6 @@ def nonzero_rows(form: LinearForm, facts: Facts) -> torch.Tensor:
         out_features, in_features = shape_of(form.node)[-1], shape_of(form.input)[-1]
         return torch.ones((), dtype=torch.bool).expand(out_features, in_features)
     return form.rows(pattern)
-
-
-def some(pattern: torch.Tensor, dim: int) -> torch.Tensor:
-    """``pattern.any(dim)`` of a bool matrix; a maximum of bytes is much faster in torch."""
-    return pattern.view(torch.uint8).amax(dim).bool()
 
 
 def reaches(channels: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
@@ -68,7 +63,7 @@ def constant(node: fx.Node, facts: Facts) -> Fact:
 def _shift(form: LinearForm, facts: Facts, fixed: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """What constant input channels add to the output, (..., out_features); NaN where a weight is unknown."""
     held = torch.where(fixed, numbers, torch.zeros((), dtype=numbers.dtype)).double()
-    columns = as_rows(held != 0).any(0)
+    columns = some(as_rows(held != 0), 0)
     if not bool(columns.any()):
         return torch.zeros((), dtype=torch.float64)
     weight = facts.weight(form.weight_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Self
 
 import torch
@@ -65,7 +65,11 @@ class PlanData:
         return PlanData(**{f.name: getattr(self, f.name) for f in fields(PlanData)})
 
     def to_json(self) -> str:
-        return json.dumps({"format": 1, **asdict(self.data())}, indent=1)
+        return json.dumps(self.plain(), indent=1)
+
+    def plain(self) -> dict[str, Any]:
+        """What `to_json` writes, as dicts, lists and numbers."""
+        return {"format": 1, **{f.name: _plain(getattr(self, f.name)) for f in fields(PlanData)}}
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -109,3 +113,14 @@ def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
     for dim, keep in cut.keep.items():
         tensor = tensor.index_select(dim, torch.tensor(keep, dtype=torch.long, device=tensor.device))
     return tensor
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        numbers = not value or isinstance(value[0], int | float)  # thousands of indices: nothing to go into
+        return list(value) if numbers else [_plain(entry) for entry in value]
+    return value

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from passes.analysis.constants import Constants
-from passes.ops.linear import nonzero_rows, reaches, some
+from passes.ops.facts import some
+from passes.ops.linear import nonzero_rows, reaches
 from passes.ops.linear_form import linear_form
 from tests.passes.sketch import NAN, Sketch, keeps, matrix, reader
 
