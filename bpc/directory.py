@@ -119,10 +119,10 @@ def write_directory(path: str | Path, saved: Saved) -> None:
         save_model(module, str(work / WEIGHTS_FILE))
         content = {
             "format": 3,
-            "plans": [_plain(plan) for plan in history_of(module)],
+            "plans": [plan.plain() for plan in history_of(module)],
             "granularity": saved.view.granularity,
             "refusal": saved.view.refusal,
-            "graph": None if saved.graph is None else {**vars(saved.graph), "plan": _plain(saved.graph.plan)},
+            "graph": None if saved.graph is None else {**vars(saved.graph), "plan": saved.graph.plan.plain()},
             "example": _store_example(saved.example, work / EXAMPLE_FILE),
         }
         (work / PLAN_FILE).write_text(json.dumps(content))
@@ -132,10 +132,6 @@ def write_directory(path: str | Path, saved: Saved) -> None:
             (work / CERTIFICATE_FILE).write_text(saved.certificate.to_json())
         for file in sorted(work.iterdir()):
             os.replace(file, target / file.name)
-
-
-def _plain(plan: PlanData) -> Any:
-    return plan.plain()
 
 
 def read_directory(path: str | Path) -> Saved:

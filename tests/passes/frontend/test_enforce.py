@@ -7,28 +7,15 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
 
 import passes
 from passes.frontend.enforce import only_of_sizes
 from passes.frontend.trace import exported_program
 from passes.ir.graph import copy_graph
 from passes.ir.info import Guard, InputError, trace_info
+from tests.passes.frontend.test_guards import Branches
 
 X = torch.randn(4, 5, 6)
-
-
-class Branches(nn.Module):
-    """Long inputs, odd batches and a flag are treated apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(6, 3)
-
-    def forward(self, x: torch.Tensor, negate: bool = False) -> torch.Tensor:
-        if x.shape[1] > 8 or x.shape[0] % 2:
-            x = 2 * x
-        return -self.linear(x) if negate else self.linear(x)
 
 
 @pytest.fixture(scope="module")
