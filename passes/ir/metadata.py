@@ -14,6 +14,7 @@ import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import is_symbolic
@@ -44,8 +45,10 @@ def propagate_metadata(graph_module: fx.GraphModule, *, known: bool = True) -> N
             elif node.op == "get_attr":
                 values[node] = mode.from_tensor(get_attribute(graph_module, str(node.target)), static_shapes=True)
             elif node.op == "call_function":
-                new = _call(node, values)
-                values[node] = _with_symbols(new, node.meta.get("val")) if known else new
+                new, old = _call(node, values), node.meta.get("val")
+                if node.meta.get("unbacked_bindings"):
+                    new = _with_sizes_of_data(new, old)
+                values[node] = _with_symbols(new, old) if known else new
             elif node.op == "output":
                 continue
             else:
@@ -65,6 +68,20 @@ def _with_symbols(new: Any, old: Any) -> Any:
     if not any(fixed):
         return new
     sizes = [b if lost else a for a, b, lost in zip(new.shape, old.shape, fixed, strict=True)]
+    return torch.empty(sizes, dtype=new.dtype, device=new.device)
+
+
+def _with_sizes_of_data(new: Any, old: Any) -> Any:
+    """``new`` with the symbols that stand in ``old`` for numbers read from data (aten.item, nonzero).
+
+    What the model checks of them (``torch._check``, a size is not negative) is known of the trace's symbols only.
+    """
+    if not isinstance(new, torch.Tensor) or not isinstance(old, torch.Tensor):
+        return old
+    sizes = [
+        b if isinstance(b, torch.SymInt) and free_unbacked_symbols(b) else a
+        for a, b in zip(new.shape, old.shape, strict=True)
+    ]
     return torch.empty(sizes, dtype=new.dtype, device=new.device)
 
 

@@ -47,3 +47,35 @@ def test_a_symbol_that_was_bound_to_a_number_does_not_come_back() -> None:
 
     small = passes.shrink(passes.trace(Padded(), torch.randn(3, 5, 6)))
     assert small.plan.small_shape("down.weight", (3, 8)) == (3, 6)
+
+
+def test_sizes_read_from_the_data_keep_their_symbols() -> None:
+    """What the trace knows of them (their sum is no negative size) it knows of its own symbols only."""
+
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6)
+
+        def forward(self, x: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+            first, second = counts.tolist()
+            a, b = x.split([first, second])
+            hidden = torch.cat([self.up(a).relu(), self.up(b).tanh()])
+            chosen = torch.nonzero(a.sum() + x.sum(-1) > 0).squeeze(-1)
+            return self.down(hidden + hidden.mean(0))[chosen]
+
+    torch.manual_seed(0)
+    model, mask = Experts().eval(), torch.ones(8, 6, dtype=torch.bool)
+    mask[2:5] = False
+    inputs = (torch.randn(5, 6), torch.tensor([2, 3]))
+    bias = torch.ones(8, dtype=torch.bool)
+    bias[2:5] = False
+    result = passes.shrink(passes.trace(model, inputs), {"up.weight": mask, "up.bias": bias})
+    assert result.plan.small_shape("down.weight", (6, 8)) == (6, 5)
+    with torch.no_grad():
+        model.up.weight.mul_(mask)
+        model.up.bias.mul_(bias)
+        for counts in ([2, 3], [4, 1]):
+            want = model(inputs[0], torch.tensor(counts))
+            got = result.graph_module(inputs[0], torch.tensor(counts))
+            torch.testing.assert_close(got, want)
