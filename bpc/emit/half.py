@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from passes.ir.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.graph import copy_graph, get_attribute, set_numbers
 from passes.ir.metadata import propagate_metadata
 
 aten = torch.ops.aten
@@ -95,10 +95,7 @@ def _store_weights(graph_module: fx.GraphModule, dtype: torch.dtype) -> frozense
     for name, users in readers.items():
         if not all(user.target in wanted for user in users):
             continue
-        tensor = get_attribute(graph_module, name)
-        narrow = tensor.detach().to(dtype)
-        is_parameter = isinstance(tensor, torch.nn.Parameter)
-        set_attribute(graph_module, name, torch.nn.Parameter(narrow, requires_grad=False) if is_parameter else narrow)
+        set_numbers(graph_module, name, get_attribute(graph_module, name).to(dtype))
         stored.update(nodes[name])
     return frozenset(stored)
 

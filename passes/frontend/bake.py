@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from passes.ir.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
+from passes.ir.graph import copy_graph, eliminate_dead_code, get_attribute, set_numbers
 from passes.ir.info import META_KEY, trace_info
 from passes.ir.manager import Pass, PassResult
 from passes.ir.sizes import is_parameter, tensor_of
@@ -67,7 +67,7 @@ class BakeWeights(Pass):
         weights = computed_weights(result)
         values = {weight.node: _evaluate(result, weight.node) for weight in weights}  # before a name is taken
         for weight in weights:
-            set_attribute(result, weight.name, torch.nn.Parameter(values[weight.node], requires_grad=False))
+            set_numbers(result, weight.name, values[weight.node])
             with result.graph.inserting_after(weight.node):
                 parameter = result.graph.get_attr(weight.name)
             parameter.meta["val"] = weight.node.meta["val"]

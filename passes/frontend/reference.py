@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from passes.frontend.bake import computed_weights
 from passes.frontend.functional import writes_memory_of
-from passes.ir.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.graph import copy_graph, get_attribute, set_attribute, set_numbers
 from passes.ir.info import trace_info
+from passes.ir.tensors import masked
 
 aten = torch.ops.aten
 
@@ -67,7 +68,7 @@ def masked_reference(graph_module: fx.GraphModule, masks: Mapping[str, torch.Ten
             computed.setdefault(weight.name, []).append(weight.node)
     for name, mask in (masks or {}).items():
         if name in _read(reference):
-            set_attribute(reference, name, _masked(get_attribute(reference, name), mask))
+            set_numbers(reference, name, masked(get_attribute(reference, name), mask))
         elif name in computed:
             for node in computed[name]:
                 _mask_value(reference, node, mask, f"_mask_of.{name}")
@@ -79,11 +80,6 @@ def masked_reference(graph_module: fx.GraphModule, masks: Mapping[str, torch.Ten
 
 def _read(graph_module: fx.GraphModule) -> set[str]:
     return {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}
-
-
-def _masked(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    masked = tensor.detach().masked_fill(~mask.to(tensor.device), 0)
-    return nn.Parameter(masked, requires_grad=False) if isinstance(tensor, nn.Parameter) else masked
 
 
 def _mask_value(reference: fx.GraphModule, node: fx.Node, mask: torch.Tensor, name: str) -> None:

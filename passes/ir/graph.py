@@ -64,6 +64,16 @@ def set_attribute(root: nn.Module, name: str, value: torch.Tensor | nn.Module) -
         root.register_buffer(leaf, value, persistent=False)
 
 
+def set_numbers(root: nn.Module, name: str, numbers: torch.Tensor) -> None:
+    """Put other numbers under a name: a buffer stays one; a parameter, and a new name, is one that does not train."""
+    *path, leaf = name.split(".")
+    holder = root
+    for part in path:
+        holder = getattr(holder, part, nn.Module())
+    is_buffer = leaf in holder._buffers
+    set_attribute(root, name, numbers.detach() if is_buffer else nn.Parameter(numbers.detach(), requires_grad=False))
+
+
 def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A copy that a pass may write to: own graph and containers, shared tensors."""
     graph = fx.Graph()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from passes.ir.graph import copy_graph, get_attribute, set_attribute
+from passes.ir.graph import copy_graph, get_attribute, set_numbers
 from passes.ir.manager import Pass, PassResult
 from passes.ir.tensors import masked
 from passes.masks.check import MaskError
@@ -43,6 +43,6 @@ class ApplyMasks(Pass):
             zeroed = masked(tensor, mask)
             if torch.equal(zeroed, tensor):
                 continue
-            set_attribute(result, name, torch.nn.Parameter(zeroed, requires_grad=False))
+            set_numbers(result, name, zeroed)
             modified = True
         return PassResult(result, modified, {"masked parameters": len(self.masks)})

@@ -14,7 +14,7 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.plans import find_fold
-from passes.ir.graph import collect_replaced, copy_graph, set_attribute
+from passes.ir.graph import collect_replaced, copy_graph, set_numbers
 from passes.ir.manager import Pass, PassResult
 from passes.ir.sizes import tensor_of
 from passes.ops.linear_form import LinearForm
@@ -48,9 +48,7 @@ def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[Li
     rows = form.all_rows(weight)
     shift = rows[:, columns].double() @ torch.tensor(fold.constants, dtype=torch.float64)
     cleared = rows.index_fill(1, columns, 0)
-    set_attribute(
-        graph_module, form.weight_name, _parameter(cleared if form.out_dim == 0 else cleared.t().contiguous())
-    )
+    set_numbers(graph_module, form.weight_name, cleared if form.out_dim == 0 else cleared.t().contiguous())
     old = constants.weight(str(form.bias.target)) if form.bias is not None else None
     if bool((shift != 0).any()):
         bias = shift.to(rows.dtype) if old is None else (old.double() + shift).to(old.dtype)
@@ -59,7 +57,7 @@ def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[Li
 
 
 def _write_bias(graph_module: fx.GraphModule, uses: list[LinearForm], name: str, bias: torch.Tensor) -> None:
-    set_attribute(graph_module, name, _parameter(bias))
+    set_numbers(graph_module, name, bias)
     for use in uses:
         if use.bias_name == name:
             continue
@@ -85,7 +83,3 @@ def _attach_bias(use: LinearForm, bias: fx.Node) -> None:
             total = use.node.graph.call_function(aten.add.Tensor, (use.node, bias))
         total.meta["val"] = use.node.meta["val"]
         use.node.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
-
-
-def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
-    return torch.nn.Parameter(tensor, requires_grad=False)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from passes.ir.graph import copy_graph, eliminate_dead_code, get_attribute, set_attribute
+from passes.ir.graph import copy_graph, eliminate_dead_code, get_attribute, set_numbers
 from passes.ir.manager import Pass, PassResult
 from passes.ir.metadata import call
 from passes.ir.sizes import is_parameter
@@ -62,11 +62,10 @@ def _merge(root: fx.GraphModule, group: list[LinearForm]) -> None:
     graph, first = root.graph, group[0]
     weights = [get_attribute(root, form.weight_name) for form in group]
     name = f"{first.weight_name}_merged"
-    set_attribute(root, name, torch.nn.Parameter(torch.cat([w.detach() for w in weights]), requires_grad=False))
+    set_numbers(root, name, torch.cat(weights))
     bias_name = f"{first.bias_name}_merged"
     if first.bias_name is not None:
-        biases = [get_attribute(root, str(form.bias_name)).detach() for form in group]
-        set_attribute(root, bias_name, torch.nn.Parameter(torch.cat(biases), requires_grad=False))
+        set_numbers(root, bias_name, torch.cat([get_attribute(root, str(form.bias_name)) for form in group]))
     with graph.inserting_before(first.node):
         arguments = [first.input, _read(graph, name, first.weight, sum(len(w) for w in weights))]
         if first.bias is not None:

@@ -14,7 +14,7 @@ from torch import fx
 
 from passes.analysis.analysis import analyse
 from passes.analysis.coupling.solver import Coupling
-from passes.ir.graph import collect_replaced, copy_graph, eliminate_dead_code, get_attribute, set_attribute
+from passes.ir.graph import collect_replaced, copy_graph, eliminate_dead_code, get_attribute, set_numbers
 from passes.ir.manager import Pass, PassResult
 from passes.ir.sizes import tensor_of
 from passes.options import ShrinkOptions
@@ -47,18 +47,10 @@ class ShrinkDims(Pass):
         for node, resize in resizes:
             resize(node, coupling)
         for cut in cuts:
-            _write(result, cut.parameter, cut_tensor(get_attribute(result, cut.parameter).detach(), cut))
+            set_numbers(result, cut.parameter, cut_tensor(get_attribute(result, cut.parameter).detach(), cut))
         eliminate_dead_code(result)
         result.recompile()
         return PassResult(result, True, facts | {"cuts": cuts, "heads": analysis.head_views()})
-
-
-def _write(graph_module: fx.GraphModule, name: str, tensor: torch.Tensor) -> None:
-    """Write a tensor under a dotted name, as the kind (parameter or buffer) it was."""
-    if isinstance(get_attribute(graph_module, name), torch.nn.Parameter):
-        set_attribute(graph_module, name, torch.nn.Parameter(tensor, requires_grad=False))
-    else:
-        set_attribute(graph_module, name, tensor)
 
 
 def _select_at_use(graph_module: fx.GraphModule, coupling: Coupling) -> None:

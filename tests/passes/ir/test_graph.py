@@ -14,6 +14,7 @@ from passes.ir.graph import (
     get_attribute,
     prefix_attributes,
     set_attribute,
+    set_numbers,
     size_argument,
 )
 from passes.ir.sizes import shape_of
@@ -53,6 +54,18 @@ def test_a_name_holds_one_thing() -> None:
     assert (list(dict(root.named_parameters())), list(dict(root.named_buffers()))) == (["a.b"], [])
     set_attribute(root, "a.b", torch.ones(2))
     assert (list(dict(root.named_parameters())), list(dict(root.named_buffers()))) == ([], ["a.b"])
+
+
+def test_numbers_are_replaced_in_kind_and_parameters_do_not_train() -> None:
+    root, numbers = nn.Module(), nn.Parameter(torch.zeros(3))
+    set_attribute(root, "a.b", nn.Parameter(torch.ones(2)))
+    set_attribute(root, "a.c", torch.ones(2))
+    for name in ("a.b", "a.c", "new.d"):
+        set_numbers(root, name, numbers)
+    assert list(dict(root.named_parameters())) == ["a.b", "new.d"]
+    assert list(dict(root.named_buffers())) == ["a.c"]
+    for tensor in (*root.parameters(), *root.buffers()):
+        assert (tuple(tensor.shape), tensor.requires_grad) == ((3,), False)
 
 
 def test_what_a_value_is_computed_from_and_what_from_it() -> None:
