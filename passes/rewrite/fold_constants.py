@@ -58,10 +58,10 @@ def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[Li
 
 def _write_bias(graph_module: fx.GraphModule, uses: list[LinearForm], name: str, bias: torch.Tensor) -> None:
     set_numbers(graph_module, name, bias)
+    if uses[0].bias_name == name:  # all uses have the same
+        return
+    graph = graph_module.graph
     for use in uses:
-        if use.bias_name == name:
-            continue
-        graph = graph_module.graph
         with graph.inserting_before(use.node):
             source = graph.get_attr(name)
             fake = tensor_of(use.node)

@@ -46,7 +46,6 @@ class InsertMasks(Pass):
         result = copy_graph(graph_module)
         for name, mask in fresh.items():
             _insert(result, name, mask)
-        result.graph.lint()
         result.recompile()
         return PassResult(result, True, {"masks": len(fresh)})
 
@@ -66,16 +65,13 @@ class RemoveMasks(Pass):
             node.replace_all_uses_with(node.all_input_nodes[0])
             result.graph.erase_node(node)
         result.delete_all_unused_submodules()
-        result.graph.lint()
         result.recompile()
         return PassResult(result, True, {"masks": len(masks)})
 
 
 def insert_masks(graph_module: fx.GraphModule, masks: Mapping[str, nn.Module]) -> fx.GraphModule:
     """A copy of the graph in which each named parameter goes through its mask. Raises `MaskInsertionError`."""
-    step = InsertMasks(masks)
-    step.requires(graph_module)
-    return step.run(graph_module).graph_module
+    return InsertMasks(masks).run(graph_module).graph_module
 
 
 def remove_masks(graph_module: fx.GraphModule) -> fx.GraphModule:

@@ -76,8 +76,6 @@ def _merge(root: fx.GraphModule, group: list[LinearForm]) -> None:
             piece = call(graph, aten.slice.Tensor, merged, -1, offset, offset + len(weight))
             form.node.replace_all_uses_with(piece)
             offset += len(weight)
-    for form in group:
-        graph.erase_node(form.node)
 
 
 def _read(graph: fx.Graph, name: str, like: fx.Node, rows: int) -> fx.Node:

@@ -17,7 +17,7 @@ from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
 from passes.ir.graph import copy_graph, eliminate_dead_code, size_argument
 from passes.ir.manager import Pass, PassResult
-from passes.ir.sizes import is_parameter, shape_of, tensor_of
+from passes.ir.sizes import shape_of, tensor_of
 
 aten = torch.ops.aten
 
@@ -50,16 +50,10 @@ def _replace_constant_values(graph_module: fx.GraphModule, constants: Constants,
         settled[node] = bool(live.any()) and bool((fact.const | ~live).all()) and bool(torch.isfinite(fact.value).all())
     replaced: list[str] = []
     for node, is_settled in settled.items():
-        if is_settled and not _is_replaced(node) and not all(settled.get(user, False) for user in node.users):
+        if is_settled and not all(settled.get(user, False) for user in node.users):
             _replace(graph_module, node, constants, f"constant_{len(replaced)}")
             replaced.append(node.name)
     return replaced
-
-
-def _is_replaced(node: fx.Node) -> bool:
-    """The value is a constant already, expanded to its size."""
-    source = node.args[0] if node.target is aten.expand.default else None
-    return isinstance(source, fx.Node) and is_parameter(source)
 
 
 def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, name: str) -> None:
@@ -83,9 +77,9 @@ def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, 
 
 def _narrowed(value: torch.Tensor) -> torch.Tensor:
     """One entry along every dim whose entries agree (fixed positions of an image, say): the graph expands it."""
-    for dim, size in enumerate(value.shape):
+    for dim in range(value.dim()):
         first = value.narrow(dim, 0, 1)
-        if size > 1 and bool((value == first).all()):
+        if bool((value == first).all()):
             value = first
     return value
 

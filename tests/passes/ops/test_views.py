@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from passes.ops.arguments import argument
+from passes.ops.facts import fact_shape
 from passes.ops.views import EXPAND, UNFLATTEN, VIEW, permutation
 from tests.passes.sketch import Sketch, keeps, tied
 
@@ -31,6 +32,18 @@ def test_permutations_by_any_name(
     assert permutation(node) == order
     coupling = sketch.coupling({})
     assert all(tied(coupling, (node, out), (x, d)) for out, d in enumerate(order))
+
+
+def test_a_static_dim_viewed_by_a_size_of_the_data_is_read_by_all_of_them() -> None:
+    """Where the size comes from the data, torch does not bind it to a number."""
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input(10, dtype=torch.float64), [1.0] * 9 + [float("nan")])
+    node = sketch.call(aten.view.default, x, [5, 2])
+    size = sketch.input("b", 2, name="y").meta["val"].shape[0]
+    node.meta["val"] = node.meta["val"].new_empty((size, 2))
+    constants = sketch.constants(node)
+    assert fact_shape(node) == (1, 2)
+    assert not constants.fact(node).const.any()
 
 
 def test_literal_sizes_follow_the_cut_also_over_an_inferred_one() -> None:

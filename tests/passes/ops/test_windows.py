@@ -9,6 +9,7 @@ from torch import nn
 import passes
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
+from tests.passes.sketch import Sketch, reason
 
 aten = torch.ops.aten
 
@@ -64,6 +65,14 @@ def test_a_whole_dim_is_kept_for_the_windows_sake_and_the_report_says_so() -> No
     report = passes.shrink(passes.trace(module, torch.randn(2, 5, 4).double())).report
     assert any("unfolded into windows" in reason for reason in report.pinned.values())
     assert not report.unknown_operators
+
+
+def test_nothing_goes_along_the_windows_dims() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 8)
+    node = sketch.call(aten.unfold.default, x, 1, 3, 1)
+    coupling = sketch.coupling({node: torch.tensor([True, False, False]).expand(6, 3).clone()})
+    assert reason(coupling, node, 1) == reason(coupling, node, 2) == reason(coupling, x, 1) == "unfolded into windows"
 
 
 def test_entries_between_the_windows_are_dead_and_constants_move_with_them() -> None:

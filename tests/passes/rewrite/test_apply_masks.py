@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from passes.frontend.trace import trace
+from passes.ir.graph import get_attribute
 from passes.masks import MaskError
 from passes.rewrite.apply_masks import ApplyMasks
 from tests.passes.golden_text import printed
@@ -52,6 +53,11 @@ def test_masking_again_changes_nothing(graph: fx.GraphModule) -> None:
     once = ApplyMasks(MASKS).run(graph)
     assert not ApplyMasks(MASKS).run(once.graph_module).modified
     assert not ApplyMasks({"0.weight": torch.ones(3, 2).bool()}).run(graph).modified
+
+
+def test_a_mask_that_hides_nothing_does_not_end_the_work(graph: fx.GraphModule) -> None:
+    result = ApplyMasks({"0.weight": torch.ones(3, 2).bool(), "0.bias": MASKS["0.bias"]}).run(graph)
+    assert get_attribute(result.graph_module, "0.bias")[1] == 0
 
 
 def test_it_computes_what_masked_weights_compute_and_leaves_the_model_alone(

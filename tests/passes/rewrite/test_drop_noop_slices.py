@@ -11,6 +11,7 @@ from torch import nn
 from passes.frontend.trace import trace
 from passes.rewrite.drop_noop_slices import DropNoopSlices, reads_all
 from tests.passes.golden_text import printed
+from tests.passes.sketch import Sketch
 
 
 class Slices(nn.Module):
@@ -39,7 +40,14 @@ def test_slices_of_everything_go_and_others_stay(
     slices = [n for n in result.graph_module.graph.nodes if n.target is torch.ops.aten.slice.Tensor]
     assert len(slices) == 3
     assert not any(reads_all(node) for node in slices)
+    assert result.graph_module.code.count("slice.Tensor(") == 3
     golden("drop_noop_slices", printed(result.graph_module))
+
+
+@pytest.mark.parametrize(("end", "whole"), [(2, False), (3, True), (4, True)])
+def test_a_literal_end_is_the_end_or_past_it(end: int, whole: bool) -> None:
+    sketch = Sketch()
+    assert reads_all(sketch.call(torch.ops.aten.slice.Tensor, sketch.input("b", 3), 1, 0, end)) is whole
 
 
 def test_dropping_again_changes_nothing(graph: torch.fx.GraphModule) -> None:

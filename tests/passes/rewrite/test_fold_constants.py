@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from passes.frontend.trace import trace
+from passes.ir.sizes import shape_of
 from passes.rewrite.fold_constants import FoldConstants
 from tests.passes.golden_text import printed
 from tests.passes.sketch import NAN, Sketch, matrix
@@ -89,6 +90,40 @@ def test_it_refuses(name: str) -> None:
     result = FoldConstants().run(trace(model, example))
     assert not result.modified
     assert result.facts["folds"] == []
+
+
+@pytest.mark.parametrize(("column", "made"), [([0.5, 0.5], True), ([0.0, 1.0], True), ([0.0, 0.0], False)])
+def test_a_bias_is_made_where_one_number_is_not_zero(column: list[float], made: bool) -> None:
+    """The shift is 2 × column: (1, 1), (0, 2), (0, 0)."""
+    model, x = Ffn(bias=False), torch.randn(5, 2)
+    with torch.no_grad():
+        model.down.weight[:, 0] = torch.tensor(column)
+    folded = FoldConstants().run(trace(model, x)).graph_module
+    assert any(n.target == "down.bias" for n in folded.graph.nodes) is made
+    torch.testing.assert_close(folded(x), model(x))
+
+
+@pytest.mark.parametrize("target", [aten.mm.default, aten.matmul.default])
+def test_a_product_that_takes_no_bias_gets_it_behind(target: torch._ops.OpOverload) -> None:
+    sketch = Sketch()
+    x = sketch.fixed(sketch.input("b", 2), [3.0, NAN])
+    out = sketch.call(target, x, sketch.weight("w", matrix(2, 3)))
+    graph = sketch.done(sketch.call(aten.relu.default, out), sketch.call(aten.neg.default, out))
+    folded = FoldConstants().run(graph).graph_module
+    folded.graph.lint()
+    for found, expected in zip(folded(y := torch.randn(4, 2).double()), graph(y), strict=True):
+        torch.testing.assert_close(found, expected)
+    (product,) = (n for n in folded.graph.nodes if n.target is target)
+    (total,) = product.users
+    assert (total.target, shape_of(total)[1:], len(total.users)) == (aten.add.Tensor, (3,), 2)
+
+
+def test_the_replaced_graph_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[bool] = []
+    monkeypatch.setattr("passes.ir.graph._WORTH_COLLECTING", 0)
+    monkeypatch.setattr("passes.ir.graph.gc.collect", lambda: collected.append(True))
+    FoldConstants().run(trace(Ffn(), torch.randn(4, 2)))
+    assert collected
 
 
 def test_folding_again_changes_nothing() -> None:

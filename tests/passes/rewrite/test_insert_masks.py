@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from passes.frontend.trace import trace
-from passes.rewrite.insert_masks import InsertMasks, MaskInsertionError, RemoveMasks, insert_masks, remove_masks
+from passes.rewrite.insert_masks import PREFIX, InsertMasks, MaskInsertionError, RemoveMasks, insert_masks, remove_masks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "insert_masks.txt"
 
@@ -106,10 +107,31 @@ def test_masks_can_be_added_one_after_the_other(graph: fx.GraphModule) -> None:
 
 def test_removal_restores_the_graph(graph: fx.GraphModule) -> None:
     masked = insert_masks(graph, {"a.weight": Half(), "b.bias": Half()})
-    plain = remove_masks(masked)
-    assert text(plain) == text(graph)
+    result, x = RemoveMasks().run(masked), torch.randn(3, 4)
+    plain = result.graph_module
+    assert result.modified
+    assert text(plain) == text(remove_masks(masked)) == text(graph)
+    torch.testing.assert_close(plain(x), graph(x), rtol=0, atol=0)
     assert not any(isinstance(module, Half) for module in plain.modules())
     assert RemoveMasks().run(plain).modified is False
+
+
+def test_only_our_masks_are_removed() -> None:
+    """A model may call a part of its own so, and a graph may call other modules."""
+    graph = trace(nn.Sequential(OrderedDict({PREFIX: nn.Linear(4, 4)})), torch.randn(2, 4))
+    assert f"{PREFIX}.weight" in text(graph)
+    graph.add_submodule("other", Half())
+    with graph.graph.inserting_before(graph.graph.output_node()):
+        graph.graph.call_module("other", (next(iter(graph.graph.nodes)),))
+    assert not RemoveMasks().run(graph).modified
+
+
+def test_refuses_a_parameter_that_nothing_reads_and_says_so_before_it_runs(graph: fx.GraphModule) -> None:
+    graph.add_module("idle", nn.Linear(4, 4))
+    with graph.graph.inserting_before(graph.graph.output_node()):
+        graph.graph.get_attr("idle.weight")
+    with pytest.raises(MaskInsertionError, match=r"reads no parameter 'idle\.weight'"):
+        InsertMasks({"idle.weight": Half()}).requires(graph)
 
 
 def test_refuses_an_unknown_parameter(graph: fx.GraphModule) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from passes.ir.graph import get_attribute
 from passes.rewrite.repeats import rewrite_repeats
-from tests.passes.sketch import Sketch
+from tests.passes.sketch import Sketch, keeps
 
 aten = torch.ops.aten
 T, F = True, False
@@ -31,6 +31,26 @@ def test_interleaved_groups(live: list[bool], copies: int | None, owners: list[i
     assert isinstance(chosen, torch.fx.Node)
     assert chosen.target is aten.index_select.default
     assert get_attribute(sketch.module, str(chosen.args[2].target)).tolist() == owners  # type: ignore[union-attr]
+
+
+def test_expanded_groups_keep_as_many_copies_as_each_group_has() -> None:
+    sketch = Sketch()
+    x = sketch.free("b", 2, 4)
+    expanded = sketch.call(aten.expand.default, sketch.call(aten.unsqueeze.default, x, 2), [-1, 2, 3, 4])
+    out = sketch.call(aten.reshape.default, expanded, [-1, 6, 4])
+    coupling = sketch.coupling({out: torch.tensor([F, T, F, F, F, T])[:, None]})
+    rewrite_repeats(sketch.module, coupling)
+    assert keeps(coupling, expanded, 2) == [T, F, F]
+
+
+def test_an_index_takes_a_free_name_and_is_no_part_of_the_state() -> None:
+    sketch = Sketch()
+    sketch.module.head_index_0 = "taken"
+    out = sketch.call(aten.repeat_interleave.self_int, sketch.free("b", 2, 4), 3, 1)
+    coupling = sketch.coupling({out: torch.tensor([T, T, F, T, F, F])[:, None]})
+    rewrite_repeats(sketch.module, coupling)
+    assert (sketch.module.head_index_0, sketch.module.head_index_0_.tolist()) == ("taken", [0, 0, 1])
+    assert "head_index_0_" not in sketch.module.state_dict()
 
 
 def test_copies_that_nobody_keeps_go_beside_a_source_that_others_read() -> None:

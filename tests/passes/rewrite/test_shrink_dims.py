@@ -107,6 +107,14 @@ def test_groups_of_a_convolution_go() -> None:
     torch.testing.assert_close(result(x), graph(x))
 
 
+def test_the_replaced_graph_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[bool] = []
+    monkeypatch.setattr("passes.ir.graph._WORTH_COLLECTING", 0)
+    monkeypatch.setattr("passes.ir.graph.gc.collect", lambda: collected.append(True))
+    ShrinkDims().run(prepared(HEADS, MASKS))
+    assert len(collected) == 2  # of prepared's fold and ours
+
+
 def test_shrinking_again_changes_nothing() -> None:
     once = Retrace().run(ShrinkDims().run(prepared(HEADS, MASKS)).graph_module).graph_module
     again = ShrinkDims().run(once)
