@@ -72,6 +72,17 @@ def test_replacing_again_changes_nothing() -> None:
     assert not ReplaceConstants().run(once.graph_module).modified
 
 
+def test_a_constant_takes_a_free_name() -> None:
+    model = Residual()
+    model.register_buffer("constant_0", torch.tensor([7.0, 7.0]))
+    forward = model.forward
+    model.forward = lambda x: forward(x) * model.constant_0
+    x = torch.randn(3, 2)
+    graph = ReplaceConstants().run(trace(model, x)).graph_module
+    assert {"constant_0", "constant_0_"} <= dict(graph.named_buffers()).keys()
+    torch.testing.assert_close(graph(x), model(x))
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 def test_it_preserves_numbers(batch: int) -> None:
     model, x = Residual(), torch.randn(batch, 2)

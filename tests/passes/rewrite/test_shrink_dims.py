@@ -107,6 +107,29 @@ def test_groups_of_a_convolution_go() -> None:
     torch.testing.assert_close(result(x), graph(x))
 
 
+class Repeated(nn.Module):
+    """Two key heads serve three query heads each; of the second one's, only the first is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys, self.down = nn.Linear(4, 4), nn.Linear(12, 4)
+        with torch.no_grad():
+            self.down.weight[:, 8:] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(torch.tanh(self.keys(x).unflatten(-1, (2, 2)).repeat_interleave(3, 1)).flatten(1))
+
+
+def test_a_repetition_that_became_a_choice_of_heads_is_gone() -> None:
+    torch.manual_seed(0)
+    graph, x = trace(Repeated(), torch.randn(3, 4)), torch.randn(5, 4)
+    small = ShrinkDims().run(graph).graph_module
+    targets = [n.target for n in small.graph.nodes]
+    assert torch.ops.aten.index_select.default in targets
+    assert torch.ops.aten.repeat_interleave.self_int not in targets
+    torch.testing.assert_close(small(x), graph(x))
+
+
 def test_the_replaced_graph_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     collected: list[bool] = []
     monkeypatch.setattr("passes.ir.graph._WORTH_COLLECTING", 0)
