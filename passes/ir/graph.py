@@ -74,6 +74,13 @@ def set_numbers(root: nn.Module, name: str, numbers: torch.Tensor) -> None:
     set_attribute(root, name, numbers.detach() if is_buffer else nn.Parameter(numbers.detach(), requires_grad=False))
 
 
+def free_name(root: nn.Module, name: str) -> str:
+    """``name``, with underscores behind it until nothing of ``root`` is called so."""
+    while hasattr(root, name):
+        name += "_"
+    return name
+
+
 def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A copy that a pass may write to: own graph and containers, shared tensors."""
     graph = fx.Graph()

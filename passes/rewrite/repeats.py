@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from passes.analysis.coupling.solver import Coupling
+from passes.ir.graph import free_name, set_attribute
 from passes.ops.arguments import set_argument
 from passes.ops.ties import Repeat
 
@@ -41,9 +42,8 @@ def _shrink_groups(repeat: Repeat, coupling: Coupling, group: int) -> None:
 
 def _select_owners(graph_module: fx.GraphModule, repeat: Repeat, index: torch.Tensor, name: str) -> None:
     node, graph = repeat.node, graph_module.graph
-    while hasattr(graph_module, name):
-        name += "_"
-    graph_module.register_buffer(name, index, persistent=False)
+    name = free_name(graph_module, name)
+    set_attribute(graph_module, name, index)
     with graph.inserting_before(node):
         positions = graph.get_attr(name)
         chosen = graph.call_function(aten.index_select.default, (repeat.operand, repeat.dim, positions))

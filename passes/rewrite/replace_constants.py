@@ -15,7 +15,7 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
-from passes.ir.graph import copy_graph, eliminate_dead_code, size_argument
+from passes.ir.graph import copy_graph, eliminate_dead_code, free_name, size_argument
 from passes.ir.manager import Pass, PassResult
 from passes.ir.sizes import shape_of, tensor_of
 
@@ -42,8 +42,7 @@ def _replace_constant_values(graph_module: fx.GraphModule, constants: Constants,
     for node in graph_module.graph.nodes:
         if node.op != "call_function" or node not in constants.from_inputs:
             continue
-        fake = tensor_of(node)
-        if fake is None or not fake.is_floating_point():
+        if not get_dtype(node).is_floating_point:
             continue
         live = liveness.of(node)
         fact = constants.fact(node)
@@ -58,8 +57,7 @@ def _replace_constant_values(graph_module: fx.GraphModule, constants: Constants,
 
 def _replace(graph_module: fx.GraphModule, node: fx.Node, constants: Constants, name: str) -> None:
     value = _narrowed(constants.fact(node).value).clone().to(get_dtype(node))
-    while hasattr(graph_module, name):
-        name += "_"
+    name = free_name(graph_module, name)
     graph_module.register_buffer(name, value.contiguous())
     graph = graph_module.graph
     with graph.inserting_before(node):

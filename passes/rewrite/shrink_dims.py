@@ -14,9 +14,16 @@ from torch import fx
 
 from passes.analysis.analysis import analyse
 from passes.analysis.coupling.solver import Coupling
-from passes.ir.graph import collect_replaced, copy_graph, eliminate_dead_code, get_attribute, set_numbers
+from passes.ir.graph import (
+    collect_replaced,
+    copy_graph,
+    eliminate_dead_code,
+    free_name,
+    get_attribute,
+    set_attribute,
+    set_numbers,
+)
 from passes.ir.manager import Pass, PassResult
-from passes.ir.sizes import tensor_of
 from passes.options import ShrinkOptions
 from passes.plan.data import cut_tensor
 from passes.rewrite.repeats import rewrite_repeats
@@ -40,7 +47,7 @@ class ShrinkDims(Pass):
         cuts, coupling = analysis.cuts(), analysis.coupling
         if not any(cut.keep for cut in cuts):
             return PassResult(result, False, facts)
-        calls = [n for n in result.graph.nodes if n.op == "call_function" and tensor_of(n) is not None]
+        calls = [n for n in result.graph.nodes if n.op == "call_function"]
         resizes = [(n, resize) for n in calls if (resize := analysis.constants.rule(n).resize) is not None]
         _select_at_use(result, coupling)
         rewrite_repeats(result, coupling)
@@ -68,8 +75,8 @@ def _select_at_use(graph_module: fx.GraphModule, coupling: Coupling) -> None:
         positions = (torch.cumsum(table, 0) - 1)[user]
         key = (current, cover.dim, tuple(positions.tolist()))
         if key not in chosen:
-            name = f"table_index_{number}"
-            graph_module.register_buffer(name, positions, persistent=False)
+            name = free_name(graph_module, f"table_index_{number}")
+            set_attribute(graph_module, name, positions)
             with graph.inserting_after(current):
                 index = graph.get_attr(name)
             with graph.inserting_after(index):

@@ -15,6 +15,7 @@ from torch import fx
 
 from passes.analysis.constants import Constants
 from passes.analysis.liveness import Liveness
+from passes.analysis.unread import unread_indices
 from passes.ir.sizes import reads_sizes_only, shape_of, tensor_inputs, tensor_of
 from passes.ops.arguments import argument, first_argument
 from passes.ops.facts import Axis, along, axis
@@ -33,6 +34,7 @@ class Coupling:
     pinned: dict[int, str]  # class -> first reason
     seeds: list[torch.Tensor] = field(default_factory=list)  # keeps before solving: live or pinned
     rows: dict[int, torch.Tensor] = field(default_factory=dict)  # ragged class -> (heads, dims) bool, see `ragged`
+    unread: dict[int, torch.Tensor] = field(default_factory=dict)  # class -> indices that only other sizes may read
     rounded: set[int] = field(default_factory=set)  # classes that keep dead indices for a round count, see `round_up`
     filled: set[int] = field(default_factory=set)  # classes that keep one dead index, so as not to be empty
 
@@ -124,6 +126,11 @@ def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Cou
             kept = coupling.keep(node, dim)
             if kept is not None:
                 kept |= along(live, dim)
+    for found, left_out in unread_indices(constants):
+        if found in class_of:
+            number = class_of[found]
+            keeps[number] |= left_out
+            coupling.unread[number] = left_out | coupling.unread.get(number, left_out)
     coupling.seeds = [k.clone() for k in keeps]
     solve(coupling)
     return coupling

@@ -21,6 +21,8 @@ def why_kept(
     """
     if number in coupling.pinned:
         yield f"pinned: {coupling.pinned[number]}"
+    elif number in coupling.unread and bool((empty & coupling.unread[number]).any()):
+        yield "not read at the example's sizes, which the trace fixed; the module may be given others"
     elif number in coupling.rounded:
         yield "rounded up to a multiple, as asked for"
     elif number in coupling.filled:

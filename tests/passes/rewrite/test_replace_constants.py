@@ -36,14 +36,14 @@ def test_a_sublayer_that_is_constant_no_longer_runs(golden: Callable[[str, str],
 
 
 class Infinite(nn.Module):
-    """log(0): a number that must not be frozen into the model."""
+    """log(0), log(1): numbers of which one must not be frozen into the model."""
 
     def __init__(self) -> None:
         super().__init__()
         self.up = nn.Linear(2, 2)
         with torch.no_grad():
             self.up.weight.zero_()
-            self.up.bias.zero_()
+            self.up.bias.copy_(torch.tensor([0.0, 1.0]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.up(x).log()
@@ -59,6 +59,34 @@ class Sizes(nn.Module):
 def test_integers_and_living_values_stay() -> None:
     for model in (Sizes(), nn.Linear(2, 2)):
         assert not ReplaceConstants().run(trace(model, torch.randn(3, 2))).modified
+
+
+class Rounded(Residual):
+    """The integers that a constant is rounded to: the constant goes, the rounding stays."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.up(x).long()
+
+
+class ReadTwice(Residual):
+    """The inner constant is read by a constant and by what the input makes different."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = torch.relu(self.up(x))
+        return x * self.down(inner) + inner
+
+
+@pytest.mark.parametrize(("kind", "replaced", "casts"), [(Rounded, 1, 1), (ReadTwice, 2, 0)])
+def test_what_a_living_value_reads_is_replaced_where_it_is_no_integer(
+    kind: type[nn.Module], replaced: int, casts: int
+) -> None:
+    model, x = kind(), torch.randn(3, 2)
+    result = ReplaceConstants().run(trace(model, x))
+    targets = [n.target for n in result.graph_module.graph.nodes]
+    assert len(result.facts["constants"]) == replaced
+    assert torch.ops.aten.linear.default not in targets
+    assert sum("to" in str(t) for t in targets if isinstance(t, torch._ops.OpOverload)) == casts
+    torch.testing.assert_close(result.graph_module(x), model(x))
 
 
 def test_infinite_constants_are_refused() -> None:
