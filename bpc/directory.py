@@ -9,8 +9,6 @@ loaded.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
+from bpc.writing import new_files
 from passes.certificate import Certificate, CertificateError
 from passes.masks import MaskError, TensorFile
 from passes.options import Granularity
@@ -36,6 +35,9 @@ PLAN_FILE = "bpc.json"
 WEIGHTS_FILE = "model.safetensors"
 EXAMPLE_FILE = "bpc_example.safetensors"
 CERTIFICATE_FILE = "certificate.json"
+# What a save of a transformers model may leave besides config.json: weights in one file, or in several.
+WEIGHT_FILES = (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json", "model-?????-of-?????.safetensors")
+_REPLACED = (*WEIGHT_FILES, "generation_config.json", EXAMPLE_FILE, CERTIFICATE_FILE)
 _HISTORY = "bpc_plans"  # attribute of a small module: the plans that led from its config's shapes to its own
 
 Example: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -81,6 +83,11 @@ def is_dense_directory(path: str | Path) -> bool:
     return (Path(path) / PLAN_FILE).is_file()
 
 
+def holds_other_model(path: str | Path) -> bool:
+    """The directory has a model's config.json and is none of bpc's: nothing of it may be replaced."""
+    return (Path(path) / "config.json").exists() and not is_dense_directory(path)
+
+
 @dataclass(frozen=True)
 class Saved:
     """The content of a directory. ``graph``: None where a version of bpc wrote it that did not say."""
@@ -94,22 +101,23 @@ class Saved:
 def write_directory(path: str | Path, saved: Saved) -> None:
     """Write a small model, whose module has its history noted on it, as a directory that `read_directory` reads.
 
-    The directory is written beside ``path`` first and then renamed file by file, so that an interrupted save leaves
-    what was there. Raises NotADirectoryError where ``path`` is a file, and TypeError for a module without a
-    transformers config.
+    The files are staged first (`bpc.writing`): an interrupted save leaves what was there. Those of an earlier save go,
+    others stay. Raises NotADirectoryError where ``path`` is a file, FileExistsError where it holds a model that bpc did
+    not write, and TypeError for a module without a transformers config.
     """
     target, module = Path(path), saved.view.module
-    if target.exists() and not target.is_dir():
-        raise NotADirectoryError(f"{target} is a file; give a directory to save the model in")
+    if holds_other_model(target):
+        raise FileExistsError(
+            f"{target} holds a model that bpc did not write (config.json without {PLAN_FILE}), which would be "
+            "replaced; give another directory, or remove it first"
+        )
     config: PretrainedConfig | None = getattr(module, "config", None)
     if config is None or not hasattr(config, "save_pretrained"):
         raise TypeError(
             f"{type(module).__name__} has no transformers config to save; keep its state_dict and "
             "`plan.to_json()`, or export the graph view (export_onnx, torch.export.save)"
         )
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as staging:
-        work = Path(staging)
+    with new_files(target, keystones=("config.json", PLAN_FILE), replaces=_REPLACED) as work:
         config.architectures = [type(module).__name__]
         config.dtype = getattr(module, "dtype", None)
         config.save_pretrained(work)
@@ -126,12 +134,8 @@ def write_directory(path: str | Path, saved: Saved) -> None:
             "example": _store_example(saved.example, work / EXAMPLE_FILE),
         }
         (work / PLAN_FILE).write_text(json.dumps(content))
-        if saved.certificate is None:
-            (target / CERTIFICATE_FILE).unlink(missing_ok=True)  # of what was there before
-        else:
+        if saved.certificate is not None:
             (work / CERTIFICATE_FILE).write_text(saved.certificate.to_json())
-        for file in sorted(work.iterdir()):
-            os.replace(file, target / file.name)
 
 
 def read_directory(path: str | Path) -> Saved:

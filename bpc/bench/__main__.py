@@ -13,6 +13,7 @@ from bpc.bench.cases import parse_shape, runs
 from bpc.bench.result import Comparison
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.writing import new_file, write_text
 
 if TYPE_CHECKING:
     from bpc.bench.published import PublishedModel
@@ -101,12 +102,14 @@ def published(
                 console.print(comparison_table(rows))
                 found += rows
     if to_json is not None:
-        to_json.write_text(json.dumps([c.to_dict() for c in found], indent=1))
+        write_text(to_json, json.dumps([c.to_dict() for c in found], indent=1))
     if plot is not None:
         # The published models in every form; what they are compared with has no place on the limit's axis.
         shown = [c for c in found if c.small.name.split(", ")[0] in {f"{n}" for n in number}]
         shown = [c for c in shown if "multiple" not in c.small.name]
-        speedup_figure(shown, published_points(), annotate=[f"{n}" for n in number]).savefig(plot, dpi=130)
+        figure = speedup_figure(shown, published_points(), annotate=[f"{n}" for n in number])
+        with new_file(plot) as staged:
+            figure.savefig(staged, dpi=130)
 
 
 class _Contestant(NamedTuple):
@@ -214,7 +217,7 @@ def baseline(
         ]
     console.print(comparison_table(found))
     if to_json is not None:
-        to_json.write_text(json.dumps([c.to_dict() for c in found], indent=1))
+        write_text(to_json, json.dumps([c.to_dict() for c in found], indent=1))
 
 
 @app.command()

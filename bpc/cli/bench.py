@@ -54,10 +54,11 @@ def bench(
     from bpc.bench.result import Comparison, comparison_table
     from bpc.terminal.output import check_file
     from bpc.timing.alternate import BenchmarkError
+    from bpc.writing import new_file, write_text
 
     console = quiet_console()
-    check_file("--json", to_json)
-    check_file("--plot", plot)
+    check_file("--json", to_json, dense, small)
+    check_file("--plot", plot, dense, small)
     shapes = [parse_shape(text) for text in shape]
     cases = runs(runtime, dtype, dense_dtype, device)
     if profile and not any(name == "onnx" for name, _ in cases):
@@ -106,9 +107,10 @@ def bench(
     for table in profiles:
         console.print(table)
     if to_json is not None:
-        to_json.write_text(json.dumps([comparison.to_dict() for comparison in found], indent=1))
+        write_text(to_json, json.dumps([comparison.to_dict() for comparison in found], indent=1))
     if plot is not None:
-        speedup_figure(found, published_points()).savefig(plot, dpi=150)
+        with new_file(plot) as staged:
+            speedup_figure(found, published_points()).savefig(staged, dpi=150)
 
 
 def source(path: Path) -> Any:

@@ -29,7 +29,7 @@ def export(
     from bpc.terminal.output import check_file
 
     console = quiet_console()
-    check_file("--out", out)
+    check_file("--out", out, model)
     with console.status("loading and tracing"):
         graph = load_graph(model)
     with console.status("exporting"):

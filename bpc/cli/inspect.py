@@ -28,12 +28,13 @@ def inspect(
     from bpc.cli.models import load_graph, mask_source
     from bpc.spec import explain, load_spec, resolve
     from bpc.terminal.output import check_file
+    from bpc.writing import write_text
     from passes.explain import explain as explain_masks
     from passes.structure.roles import find_roles
 
     console = quiet_console()
     source = mask_source(masks, threshold)
-    check_file("--json", to_json)
+    check_file("--json", to_json, model, masks)
     if masks is None and not zeros:
         if to_json is not None:
             raise CommandError("--json writes what becomes of heads and dims: give --masks, or --zeros")
@@ -46,4 +47,4 @@ def inspect(
         explanation = explain_masks(load_graph(model), source)
     console.print(str(explanation))
     if to_json is not None:
-        to_json.write_text(json.dumps(explanation.to_data(), indent=1))
+        write_text(to_json, json.dumps(explanation.to_data(), indent=1))

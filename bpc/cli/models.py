@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from bpc.inputs import example_inputs
 from bpc.scores.files import multiply_masks
 from bpc.terminal.errors import CommandError
+from bpc.writing import new_files
 from passes.frontend.trace import trace
 from passes.masks import BlockScores, MaskSource, TensorFile
 
@@ -84,6 +85,12 @@ def load_tokenizer(directory: Path) -> Any | None:
     if not any((directory / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
         return None
     return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+
+def save_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """Write a tokenizer into a model directory."""
+    with new_files(directory) as staged:
+        tokenizer.save_pretrained(staged)
 
 
 def read_config(directory: Path) -> Any:

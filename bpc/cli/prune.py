@@ -48,14 +48,16 @@ def prune(
     import torch
 
     from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
-    from bpc.cli.models import load_tokenizer, read_config, some
+    from bpc.cli.models import load_tokenizer, read_config, save_tokenizer, some
     from bpc.cli.training import Run, class_order, load_classifier, load_teacher
+    from bpc.directory import WEIGHT_FILES
     from bpc.inputs import example_inputs
     from bpc.program import compile
     from bpc.scores.files import save_masks
     from bpc.spec import load_spec
     from bpc.terminal.output import check_directory
     from bpc.train import fill_zeros
+    from bpc.writing import new_files, write_text
 
     console = quiet_console()
     rules = load_spec(spec)
@@ -94,8 +96,7 @@ def prune(
     if new:
         console.print(f"new weights, which start at random: {some(new)}")
     program = compile(network, rules, example_inputs(network, tokenizer))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "spec.json").write_text(rules.model_dump_json(indent=1))
+    write_text(out / "spec.json", rules.model_dump_json(indent=1))
     trainer = run.train(checkpoints, epochs, "pruning", program=program)
     if held_out:
         console.print(run.accuracy(trainer))
@@ -104,7 +105,8 @@ def prune(
         dense = program.shrink()
     console.print(str(dense.report))
     program.detach()
-    network.save_pretrained(out / "masked")
+    with new_files(out / "masked", keystones=("config.json",), replaces=WEIGHT_FILES) as staged:
+        network.save_pretrained(staged)
     if rules.fill:
         small: Any = dense.module
         fill_zeros(small, [plan.weight for plan in program.plans], torch.Generator().manual_seed(seed))
@@ -113,7 +115,7 @@ def prune(
             console.print(run.accuracy(trainer))
     dense.save_pretrained(out / "small")
     for directory in ("small", "masked"):
-        tokenizer.save_pretrained(out / directory)
+        save_tokenizer(tokenizer, out / directory)
     console.print(f"small model: {out / 'small'}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from bpc.emit.flops import flop_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
-from bpc.emit.storage import Staging, write
+from bpc.emit.storage import new_model_file, write
 from bpc.emit.tables import IndexTables
 from bpc.emit.untranslated import untranslated
 from bpc.timing.feed import INPUTS_KEY
@@ -127,17 +128,18 @@ def export_onnx(
         recipe = _autotune(model, recipe, target, tuning_shapes)
     changed = recipes.apply(recipe, model)
     model.metadata_props[RECIPE_KEY] = recipe.to_json()
-    with Staging(path) as staging:
+    with new_model_file(path) as staged:
         agreement = None
         if dtype in _HALF:
             # This machine may run no such file: the form is checked in float32 first, then only numbers change.
             if check:
-                exact = write(model, staging.directory, "float32.onnx")
-                agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])
+                with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
+                    exact = write(model, Path(folder), "float32.onnx")
+                    agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])
             ConvertFloats(_HALF[dtype])(model)
         elif dtype == "int8":
             model = _quantized(model, calibration)
-        staged = write(model, staging.directory, staging.destination.name)
+        write(model, staged.parent, staged.name)
         del model  # its weights need not stay in memory while the file is checked
         not_run = _cannot_run(staged) if check and dtype in _HALF else ""
         if check and not not_run:
@@ -145,7 +147,6 @@ def export_onnx(
         fixed = agreement.fixed if agreement is not None else {}
         if fixed:
             _fix(staged, {axis: axes.example[axis] for axis in fixed})
-        staging.commit(staged)
     seconds = time.perf_counter() - start
     dynamic = {axis: size for axis, size in axes.example.items() if axis not in fixed}
     return OnnxExport(Path(path), recipe, dtype, tuple(changed), agreement, dynamic, seconds, not_run)

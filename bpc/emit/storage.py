@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+
+from bpc.writing import new_file, new_files
 
 # protobuf refuses messages over 2 GB; leave room for the graph itself.
 EXTERNAL_ABOVE = 1_900_000_000
@@ -90,38 +93,25 @@ def _varint(number: int) -> bytes:
             return bytes(parts)
 
 
-class Staging:
-    """A temporary directory beside the destination: files are written and checked there, then moved in place.
+@contextlib.contextmanager
+def new_model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """`bpc.writing.new_file` for a model whose weights may lie beside it in ``NAME.data``, which goes with it.
 
-    A failed export leaves the destination as it was; a repeated one replaces it, its data file included.
+    A failed export leaves the file as it was; a repeated one replaces it, its data file included.
     """
-
-    def __init__(self, destination: str | os.PathLike[str]) -> None:
-        self.destination = Path(destination)
-        if self.destination.is_dir():
-            raise IsADirectoryError(f"{self.destination} is a directory; give the path of the .onnx file to write")
-        self.destination.parent.mkdir(parents=True, exist_ok=True)
-        self._directory = tempfile.TemporaryDirectory(dir=self.destination.parent, prefix=".export-")
-
-    def __enter__(self) -> Staging:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._directory.cleanup()
-
-    @property
-    def directory(self) -> Path:
-        """Where to write before `commit`."""
-        return Path(self._directory.name)
-
-    def commit(self, path: Path) -> None:
-        """Move ``path`` (named like the destination) and its data file to the destination."""
-        data, old = path.with_name(path.name + ".data"), self.destination.with_name(self.destination.name + ".data")
-        if data.exists():
-            os.replace(data, old)
-        os.replace(path, self.destination)
-        if not data.exists() and old.exists() and not _refers_to(self.destination, old.name):
-            old.unlink()
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give the path of the .onnx file to write")
+    if target.exists() and not target.is_file():
+        with new_file(path) as staged:  # a device: no place beside it for weights
+            yield staged
+        return
+    existed = target.exists()
+    with new_files(target.parent, keystones=(target.name,)) as folder:
+        yield folder / target.name
+    data = target.with_name(f"{target.name}.data")
+    if existed and data.is_file() and not _refers_to(target, data.name):
+        data.unlink()
 
 
 def _refers_to(model: Path, data: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from bpc.emit.onnx import graph_of
-from bpc.emit.storage import Staging
+from bpc.writing import new_file
 from passes.frontend.enforce import guarded, only_of_sizes
 from passes.frontend.trace import exported_program
 from passes.ir.info import Guard, trace_info
@@ -44,11 +45,9 @@ def save_program(source: Any, path: str | os.PathLike[str]) -> Path:
     graph = graph_of(source)
     program = exported_program(graph)
     guards = json.dumps([asdict(guard) for guard in trace_info(graph).guards])
-    with Staging(path) as staging:
-        staged = staging.directory / staging.destination.name
+    with new_file(path) as staged:
         torch.export.save(program, staged, extra_files={_GUARDS: guards})
         _load_program(staged)
-        os.replace(staged, staging.destination)
     return Path(path)
 
 
@@ -92,8 +91,8 @@ def save_aot_package(source: Any, path: str | os.PathLike[str]) -> Path:
     does not check its inputs as the graph does. It is code for this machine: load only packages you trust.
     """
     program = exported_program(graph_of(source))
-    with Staging(path) as staging:
-        staged = staging.directory / "package.pt2"
-        torch._inductor.aoti_compile_and_package(program, package_path=str(staged))
-        os.replace(staged, staging.destination)
+    with new_file(path) as staged, tempfile.TemporaryDirectory(dir=staged.parent) as folder:
+        package = Path(folder) / "package.pt2"  # the compiler insists on the suffix
+        torch._inductor.aoti_compile_and_package(program, package_path=str(package))
+        package.replace(staged)
     return Path(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,20 +9,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bpc.writing import new_file
 from passes import MaskError
 from passes.ir.tensors import masked
 
 
 def save_masks(masks: Mapping[str, Tensor], path: str | Path) -> None:
     """Write masks as safetensors, one bool tensor per parameter; the file gets its name only when it is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     stored = {
         name: mask.bool().cpu().clone().contiguous() for name, mask in masks.items()
     }  # tied: one tensor, two names
-    save_file(stored, partial, {"format": "bpc-masks"})
-    os.replace(partial, path)
+    with new_file(path) as staged:
+        save_file(stored, staged, {"format": "bpc-masks"})
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import bpc
 from bpc.program import Program
 from bpc.report import write_report
 from bpc.train import fill_zeros
+from bpc.writing import new_file
 from examples.tweets.data import encoder_directory, read_tweets, split_tweets, tweets_file
 from examples.tweets.training import (
     Accuracy,
@@ -73,9 +73,8 @@ class Workplace:
         """What ``compute`` gave the first time; an interrupted run that goes on reads it from disk."""
         file = self.directory / f"{name}.safetensors"
         if not file.exists():
-            staged = file.with_suffix(".tmp")
-            save_file({name: compute()}, staged)
-            os.replace(staged, file)
+            with new_file(file) as staged:
+                save_file({name: compute()}, staged)
         return load_file(file)[name]
 
     def finish(self) -> None:

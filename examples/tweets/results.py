@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import passes
 from bpc.bench.comparison import compare
 from bpc.bench.result import Comparison
 from bpc.scores.structure import live_structure
+from bpc.writing import write_text
 from examples.tweets.pipeline import Outcome, example_inputs
 
 BATCH, LENGTH = 8, 64
@@ -91,10 +91,8 @@ def show(results: Results, console: Console) -> None:
 
 def save(results: Results, path: Path) -> None:
     """The table as JSON, written whole or not at all."""
-    staged = path.with_suffix(".tmp")
     content = {**asdict(results), "comparison": results.comparison.to_dict()}
-    staged.write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    os.replace(staged, path)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def _entries(model: nn.Module, weights: Sequence[str]) -> int:

@@ -93,6 +93,24 @@ def test_the_certificate_of_an_earlier_model_does_not_stay(saved: Saved, tmp_pat
     assert read_directory(tmp_path).certificate is None
 
 
+def test_a_model_that_bpc_did_not_write_is_not_replaced(saved: Saved, tmp_path: Path) -> None:
+    saved.view.module.config.save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(FileExistsError, match=r"holds a model that bpc did not write \(config.json without bpc.json\)"):
+        write_directory(tmp_path, saved)
+    assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("config.json", before)]
+
+
+def test_files_of_earlier_saves_go_and_others_stay(saved: Saved, tmp_path: Path) -> None:
+    write_directory(tmp_path, saved)
+    written = {file.name for file in tmp_path.iterdir()}
+    stale = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "generation_config.json")
+    for name in (*stale, "tokenizer.json", "model-of-mine.safetensors"):
+        (tmp_path / name).touch()
+    write_directory(tmp_path, saved)
+    assert {file.name for file in tmp_path.iterdir()} == written | {"tokenizer.json", "model-of-mine.safetensors"}
+
+
 def test_an_unknown_architecture_is_named(saved: Saved, tmp_path: Path) -> None:
     write_directory(tmp_path, saved)
     config = tmp_path / "config.json"

@@ -21,6 +21,11 @@ def test_a_directory_is_no_file_and_not_the_model(tmp_path: Path) -> None:
         check_directory("--out", tmp_path / ".", model=tmp_path)
     check_directory("--out", tmp_path / "new" / "deep", model=tmp_path)
     assert not (tmp_path / "new").exists()
+    (tmp_path / "other").mkdir()
+    check_directory("--out", tmp_path / "other")
+    (tmp_path / "other" / "config.json").touch()
+    with pytest.raises(CommandError, match="other holds a model that bpc did not write"):
+        check_directory("--out", tmp_path / "other", model=tmp_path)
 
 
 def test_a_file_gets_its_directory(tmp_path: Path) -> None:
@@ -29,6 +34,22 @@ def test_a_file_gets_its_directory(tmp_path: Path) -> None:
     check_file("--json", tmp_path / "new" / "a.json")
     assert (tmp_path / "new").is_dir()
     check_file("--json", None)
+
+
+def test_no_file_of_what_is_read_is_replaced_but_products(tmp_path: Path) -> None:
+    model, masks = tmp_path / "model", tmp_path / "masks.pt"
+    (model / "deep").mkdir(parents=True)
+    for file in (masks, model / "config.json", model / "deep" / "vocab.txt", model / "model.onnx"):
+        file.touch()
+    (tmp_path / "link").symlink_to(masks)
+    with pytest.raises(CommandError, match=r"link is what is read"):
+        check_file("--json", tmp_path / "link", model, None, masks)
+    for name in ("config.json", "deep/vocab.txt", "../model/config.json"):
+        with pytest.raises(CommandError, match=r"is one of the files of .*model and would be overwritten"):
+            check_file("--json", model / name, model)
+    check_file("--out", model / "model.onnx", model)
+    check_file("--json", model / "new.json", model)
+    check_file("--json", model / "config.json", masks)
 
 
 def test_a_place_without_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
