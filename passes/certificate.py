@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from passes.strict import parse_json, short
+
 View = Literal["graph", "module"]
 
 _FORMAT = 1
@@ -47,16 +49,16 @@ class Certificate:
 
     def to_json(self) -> str:
         data = {"format": _FORMAT, **asdict(self)}
-        return json.dumps({**data, _DIGEST: _hash_of(data)}, indent=1)
+        return json.dumps({**data, _DIGEST: hash_of(data)}, indent=1)
 
     @staticmethod
     def from_json(text: str) -> Certificate:
         """Read a certificate back. Raises `CertificateError`, and nothing else, for any other text."""
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             expected = data.pop(_DIGEST, None) if isinstance(data, dict) else None
-            actual = _hash_of(data)
-        except (ValueError, RecursionError) as error:
+            actual = hash_of(data)
+        except ValueError as error:
             raise CertificateError(f"no certificate: not JSON ({error})") from None
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             found = data.get("format") if isinstance(data, dict) else None
@@ -69,7 +71,7 @@ class Certificate:
             raise CertificateError(f"no certificate: {', '.join(wrong)} missing or unknown")
         for name, fits in _CHECKS.items():
             if not fits(data[name]):
-                raise CertificateError(f"no certificate: {name} is {_short(data[name])}")
+                raise CertificateError(f"no certificate: {name} is {short(data[name])}")
         return Certificate(**{**data, "passes": tuple(data["passes"])})
 
     def of_module(
@@ -103,16 +105,12 @@ _CHECKS = {
     "small": _is_text_table,
     "plan": lambda v: isinstance(v, dict),
     "passes": lambda v: isinstance(v, list) and all(map(_is_record, v)),
-    "agreement": lambda v: v is None or isinstance(v, dict),
+    "agreement": lambda v: v is None or (isinstance(v, dict) and isinstance(v.get("shapes", []), list)),
 }
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:60]}…"
-
-
-def _hash_of(data: Any) -> str:
+def hash_of(data: Any) -> str:
+    """sha256 of JSON data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -7,7 +7,6 @@ the schema; tables merge key by key, lists replace.
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +18,11 @@ from pydantic import ValidationError
 from bpc.spec.errors import SpecError
 from bpc.spec.presets import PRESETS
 from bpc.spec.schema import Spec
+from passes.strict import key_path, parse_json, short
 
 SpecLike = Spec | str | Path | Mapping[str, Any]
 
+_MOST_ALIASES = 20
 _SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 
 
@@ -53,7 +54,7 @@ def load_spec(spec: SpecLike) -> Spec:
         raise SpecError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}).") from error
     try:
         data = _parse(path.suffix, text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
+    except Exception as error:  # the parsers let anything out: a date that is none, a tag's own KeyError, recursion
         raise SpecError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(data, Mapping):
         held = "nothing" if data is None else f"a {type(data).__name__}"
@@ -65,8 +66,27 @@ def _parse(suffix: str, text: str) -> Any:
     if suffix == ".toml":
         return tomllib.loads(text)
     if suffix == ".json":
-        return json.loads(text)
-    return yaml.safe_load(text)
+        return parse_json(text)
+    return yaml.load(text, Loader=_Loader)  # safe: it only makes plain values
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that are given twice, and more aliases than a spec has use for: a few lines can mean gigabytes."""
+
+    aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > _MOST_ALIASES:
+            raise yaml.YAMLError(f"more than {_MOST_ALIASES} aliases (*name); write out what they stand for")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = [key for key, _ in node.value if names.count(key.value) > 1]
+        if twice:
+            raise yaml.YAMLError(f"line {twice[1].start_mark.line + 1}: {twice[1].value!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 def _build(data: Mapping[str, Any], where: str) -> Spec:
@@ -115,12 +135,8 @@ def _explain(problem: Any) -> str:
         message = "missing"
     else:
         kinds = {"tuple_type": "Input should be a list", "model_type": "Input should be a table of keys"}
-        message = f"{kinds.get(problem['type'], problem['msg'])} (got {problem['input']!r})"
-    return f"{_path(location)}: {message}"
-
-
-def _path(location: list[Any]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+        message = f"{kinds.get(problem['type'], problem['msg'])} (got {short(problem['input'])})"
+    return f"{key_path(location)}: {message}"
 
 
 def _keys_at(location: list[Any]) -> list[str]:

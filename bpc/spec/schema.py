@@ -21,7 +21,7 @@ BlockSize = Annotated[int, Field(ge=1)] | Symbol
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Rule(_Section):

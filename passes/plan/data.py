@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Self
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from passes.plan.errors import PlanError
+from passes.strict import as_schema, parse_json, short
 
 Masks = Mapping[str, torch.Tensor]
+
+_LARGEST = 2**40  # no dim is longer
+_Size: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST)]
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -19,9 +28,10 @@ class Fold:
     weight: str
     bias: str
     new_bias: bool  # the layer had none
-    in_dim: int  # weight dim of the input features
-    columns: tuple[int, ...]
+    in_dim: Annotated[int, Field(ge=0, le=1)]  # weight dim of the input features
+    columns: tuple[_Size, ...]
     constants: tuple[float, ...]
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,11 @@ class Cut:
     """Indices that stay along each shrunk dim of one parameter, and output rows cleared because nothing reads them."""
 
     parameter: str
-    shape: tuple[int, ...]
-    keep: Mapping[int, tuple[int, ...]]
-    cleared: tuple[int, ...] = ()  # positions along `cleared_dim`, counted before the cut
+    shape: tuple[_Size, ...]
+    keep: Mapping[int, tuple[_Size, ...]]
+    cleared: tuple[_Size, ...] = ()  # positions along `cleared_dim`, counted before the cut
     cleared_dim: int = 0
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,9 @@ class HeadView:
 
     parameter: str
     dim: int
-    before: tuple[int, int]
-    after: tuple[int, int]
+    before: tuple[_Size, _Size]
+    after: tuple[_Size, _Size]
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,8 @@ class PlanData:
     constants: tuple[str, ...] = ()  # values of the graph that became constants
     heads: tuple[HeadView, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)  # tied parameter names
-    attributes: Mapping[str, Mapping[str, int]] | None = None
+    attributes: Mapping[str, Mapping[str, Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]]] | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def data(self) -> PlanData:
         """The data alone, without what a subclass adds."""
@@ -73,30 +86,19 @@ class PlanData:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a plan back. Raises ValueError for text that is no plan of this version."""
+        """Read a plan back. Raises `PlanError` for text that is no plan of this version."""
         try:
-            data: dict[str, Any] = json.loads(text)
-            if data.pop("format") != 1:
+            data = parse_json(text)
+            if not isinstance(data, dict) or data.pop("format", None) != 1:
                 raise ValueError("unknown format version")
-            cuts = tuple(
-                Cut(
-                    c["parameter"],
-                    tuple(c["shape"]),
-                    {int(d): tuple(k) for d, k in c["keep"].items()},
-                    tuple(c["cleared"]),
-                    c["cleared_dim"],
-                )
-                for c in data["cuts"]
-            )
-            folds = tuple(
-                Fold(**{**f, "columns": tuple(f["columns"]), "constants": tuple(f["constants"])}) for f in data["folds"]
-            )
-            heads = tuple(
-                HeadView(h["parameter"], h["dim"], tuple(h["before"]), tuple(h["after"])) for h in data["heads"]
-            )
-            return cls(cuts, folds, tuple(data["constants"]), heads, dict(data["aliases"]), data["attributes"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a shrink plan: {error}") from error
+            names = [f.name for f in fields(PlanData)]
+            if missing := [name for name in names if name not in data]:
+                raise ValueError(f"{missing[0]}: missing")
+            plan = as_schema(_SCHEMA, data)
+            _check_bounds(plan)
+        except ValueError as error:
+            raise PlanError(f"not a shrink plan: {error}") from None
+        return cls(*(getattr(plan, name) for name in names))
 
     def small_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape a parameter has after the cut."""
@@ -104,6 +106,35 @@ class PlanData:
         if cut is None:
             return shape
         return tuple(len(cut.keep[d]) if d in cut.keep else s for d, s in enumerate(shape))
+
+
+_SCHEMA = TypeAdapter(PlanData)
+
+
+def _check_bounds(plan: PlanData) -> None:
+    """Raises ValueError for dims and indices that are not there, or not in order."""
+    seen = set[str]()
+    for number, cut in enumerate(plan.cuts):
+        where = f"cuts[{number}]"
+        if cut.parameter in seen:
+            raise ValueError(f"{where}.parameter: {short(cut.parameter)} is cut twice")
+        seen.add(cut.parameter)
+        kept: list[tuple[str, int, tuple[int, ...]]] = [(f"keep.{d}", d, indices) for d, indices in cut.keep.items()]
+        for key, dim, indices in [*kept, ("cleared", cut.cleared_dim, cut.cleared)]:
+            if key != "cleared" or indices:
+                if not 0 <= dim < len(cut.shape):
+                    raise ValueError(f"{where}.{key}: shape {cut.shape} has no dim {dim}")
+                _check_indices(f"{where}.{key}", indices, cut.shape[dim])
+    for number, fold in enumerate(plan.folds):
+        _check_indices(f"folds[{number}].columns", fold.columns, _LARGEST + 1)
+        if len(fold.columns) != len(fold.constants):
+            given = f"{len(fold.columns)} columns and {len(fold.constants)} constants"
+            raise ValueError(f"folds[{number}]: {given}; there has to be one for each")
+
+
+def _check_indices(where: str, indices: tuple[int, ...], size: int) -> None:
+    if any(a >= b for a, b in pairwise((-1, *indices, size))):
+        raise ValueError(f"{where}: indices do not ascend from 0 to below {size}")
 
 
 def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:

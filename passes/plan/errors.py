@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class PlanError(ValueError):
+    """Text that is no plan of this version, or a damaged one; the message names the entry."""
+
+
 class ModuleViewError(RuntimeError):
     """The plan cannot be applied to this module; the message says why. The graph view is not affected.
 

@@ -33,8 +33,8 @@ ALLOWED = {
     "passes/frontend": ("passes.ir", "passes.ops"),
     "passes/analysis": ("passes.ir", "passes.ops", "passes.options", "passes.plan"),
     "passes/verify": ("passes.ir", "passes.ops"),
-    "passes/masks": ("passes.ir",),
-    "passes/plan": ("passes.ir", "passes.verify"),
+    "passes/masks": ("passes.ir", "passes.strict"),
+    "passes/plan": ("passes.ir", "passes.strict", "passes.verify"),
     "passes/rewrite": ("passes.ir", "passes.ops", "passes.masks", "passes.analysis", "passes.plan", "passes.options"),
 }
 

@@ -141,6 +141,41 @@ def test_errors_name_the_file(tmp_path: Path, name: str, text: str, message: str
         load_spec(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", '{"preset": "hybrid", "floor": 0, "floor": 1}', "not valid JSON: 'floor' is given twice"),
+        ("a.json", '{"preset": "hybrid", "floor": NaN}', "not valid JSON: NaN is no finite number"),
+        ("a.toml", 'preset = "hybrid"\nscores = {init = inf}', r"scores\.init: Input should be a finite number"),
+        ("a.yaml", "preset: hybrid\nscores: {init: .nan}", r"scores\.init: Input should be a finite number"),
+        ("a.yaml", "floor: 0\nname: x\nfloor: 1", r"not valid YAML: line 3: 'floor' is given twice"),
+        ("a.yaml", "name: 2001-99-99", "not valid YAML: month must be"),
+        ("a.yaml", "name: !!bool maybe", "not valid YAML"),
+        ("a.yaml", "a: &a [x]\nb: [" + "*a, " * 21 + "]", "not valid YAML: more than 20 aliases"),
+        ("a.yaml", "[" * 10_000, "not valid YAML"),
+        ("a.toml", "a = " + "[" * 10_000, "not valid TOML"),
+        ("a.yaml", "1: 2", r"\[1\]: "),
+        ("a.yaml", "&a [*a]", "holds a list"),
+        ("a.yaml", "&a {rules: *a}", "rules: "),
+    ],
+)
+def test_what_has_not_one_meaning_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SpecError, match=message):
+        load_spec(tmp_path / name)
+
+
+def test_a_spec_in_python_has_finite_numbers_too() -> None:
+    with pytest.raises(SpecError, match=r"scores\.init: Input should be a finite number \(got nan\)"):
+        load_spec(rules() | {"scores": {"init": float("nan")}})
+
+
+def test_aliases_and_merges_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("rules:\n- &a {roles: ffn.*, block: [1, 1]}\n- {<<: *a, roles: attention.*}")
+    assert [rule.roles for rule in load_spec(path).rules] == [("ffn.*",), ("attention.*",)]
+
+
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"cannot read the spec .*nope\.toml: No such file"):
         load_spec(tmp_path / "nope.toml")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from passes.plan.data import Cut, Fold, HeadView, cut_tensor
+from passes.plan.errors import PlanError
 from passes.plan.plan import Plan
 
 PLAN = Plan(
@@ -40,8 +41,46 @@ def test_plans_are_pickled_as_data() -> None:
     ["", "[]", "{}", '{"format": 2}', '{"format": 1, "cuts": [{}]}', PLAN.to_json().replace("parameter", "name")],
 )
 def test_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(PlanError, match="not a shrink plan"):
         Plan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("cuts", 0, "keep", "0"), [0, 3], r"cuts\[0\]\.keep\.0: indices do not ascend from 0 to below 3"),
+        (("cuts", 0, "keep", "0"), [2, 0], r"cuts\[0\]\.keep\.0: indices do not ascend"),
+        (("cuts", 0, "keep", "2"), [0], r"cuts\[0\]\.keep\.2: shape \(3, 2\) has no dim 2"),
+        (("cuts", 0, "cleared"), [3], r"cuts\[0\]\.cleared: indices do not ascend"),
+        (("cuts", 0, "cleared_dim"), -1, r"cuts\[0\]\.cleared: shape \(3, 2\) has no dim -1"),
+        (("cuts", 0, "shape", 0), 10**13, r"cuts\[0\]\.shape\[0\]: .*\(got 10000000000000\)"),
+        (("cuts", 0, "shape", 0), 3.0, r"cuts\[0\]\.shape\[0\]: Input should be a valid integer"),
+        (("cuts", 0, "shape", 0), True, r"cuts\[0\]\.shape\[0\]: Input should be a valid integer"),
+        (("cuts", 1, "parameter"), "up.weight", r"cuts\[1\]\.parameter: 'up\.weight' is cut twice"),
+        (("folds", 0, "in_dim"), 2, r"folds\[0\]\.in_dim: "),
+        (("folds", 0, "constants"), [0.5, 1.0], r"folds\[0\]: 1 columns and 2 constants"),
+        (("folds", 0, "columns"), [-1], r"folds\[0\]\.columns"),
+        (("folds", 0, "more"), 1, r"folds\[0\]\.more: "),
+        (("heads", 0, "after"), [2], r"heads\[0\]\.after"),
+        (("aliases", "a"), 3, r"aliases\.a: Input should be a valid string"),
+        (("attributes", "layer.0", "num_heads"), "2", r"attributes\.layer\.0\.num_heads: .*\(got '2'\)"),
+    ],
+)
+def test_what_cannot_be_is_named(place: tuple[str | int, ...], value: object, message: str) -> None:
+    data = json.loads(PLAN.to_json())
+    inner = data
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(PlanError, match=f"not a shrink plan: {message}"):
+        Plan.from_json(json.dumps(data))
+
+
+def test_every_entry_has_to_be_there() -> None:
+    data = json.loads(PLAN.to_json())
+    del data["attributes"]
+    with pytest.raises(PlanError, match="attributes: missing"):
+        Plan.from_json(json.dumps(data))
 
 
 def test_small_shapes() -> None:
