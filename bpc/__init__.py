@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bpc.hub.hook import register_when_needed
+
 if TYPE_CHECKING:
     from bpc.dense import DenseModel, load
     from bpc.emit.onnx import export_onnx
@@ -29,3 +31,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'bpc' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+register_when_needed()  # from_pretrained loads small models from now on

@@ -15,12 +15,12 @@ from bpc.directory import (
     GraphCuts,
     LoadError,
     Saved,
-    history_of,
     is_dense_directory,
     read_directory,
-    remember,
     write_directory,
 )
+from bpc.hub.note import note_of
+from bpc.hub.sizes import note_sizes
 from passes.certificate import Certificate
 from passes.driver import ShrinkResult, shrink
 from passes.frontend.reference import masked_reference
@@ -79,7 +79,7 @@ class DenseModel:
 
         def build() -> ModuleView:
             view = result.plan.view(masked_model, masks={})  # applied already
-            remember(view.module, (*history_of(masked_model), view.plan))
+            note_sizes(view.module, view.plan.cuts, note_of(getattr(masked_model, "config", None)))
             return view
 
         return DenseModel(
@@ -165,8 +165,10 @@ class DenseModel:
 
         return export_onnx(self, path, target=target, dtype=dtype, **options)
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write a directory that `load` reads: config.json, model.safetensors, bpc.json, certificate.json.
+    def save_pretrained(self, path: str | Path, *, max_shard_size: int | str | None = None) -> None:
+        """Write a directory that `load` and, with bpc imported, transformers' ``from_pretrained`` read.
+
+        It holds config.json, model.safetensors (or files of at most ``max_shard_size``), bpc.json, certificate.json.
 
         An interrupted save leaves what was there. Raises NotADirectoryError where ``path`` is a file, `ModuleViewError`
         for a model without a module view, and TypeError for one without a transformers config (save its graph:
@@ -176,7 +178,8 @@ class DenseModel:
         if certificate is not None and certificate.view == "graph":
             plan, tensors = view.plan.plain(), view.module.state_dict().items()
             certificate = certificate.of_module(plan, view.granularity, tensors)
-        write_directory(path, Saved(view, self._cuts, self.example_inputs, certificate))
+        options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        write_directory(path, Saved(view, self._cuts, self.example_inputs, certificate), **options)
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
@@ -204,13 +207,17 @@ def _graph_of(module: nn.Module, example: Example, cuts: GraphCuts | None) -> fx
     return outcome.graph_module
 
 
-def load(path: str | Path) -> DenseModel:
-    """Load what `DenseModel.save_pretrained` wrote. Raises `LoadError`, naming the file, for anything else."""
-    saved = read_directory(path)
+def load(path: str | Path, *, model_class: Any = None, dtype: Any = None, device_map: Any = None) -> DenseModel:
+    """Load what `DenseModel.save_pretrained` wrote. Raises `LoadError`, naming the file, for anything else.
+
+    ``model_class``: the module's class where it is the user's own and not imported yet. ``dtype``, ``device_map``: as
+    for transformers' ``from_pretrained``; by default every weight keeps the dtype it was saved in, on the CPU.
+    """
+    saved = read_directory(path, model_class=model_class, dtype=dtype, device_map=device_map)
     return DenseModel(
         saved.view.plan if saved.graph is None else saved.graph.plan,
         view=lambda: saved.view,
         example_inputs=saved.example,
         cuts=saved.graph,
-        certificate=saved.certificate,
+        certificate=saved.certificate if dtype is None else None,
     )

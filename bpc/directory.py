@@ -1,7 +1,7 @@
-"""The directory a small model is saved in, and a module's memory of how it became small.
+"""The directory a small model is saved in.
 
-It holds ``config.json`` (transformers' own), ``model.safetensors``, ``bpc.json``: the plans of the module (shapes,
-folded biases, head counts), one per shrink it went through, what its graph was cut to, and the example inputs; and
+It holds what transformers writes and reads: ``config.json`` with a note of the sizes (`bpc.hub.note`) and weights;
+``bpc.json``: the last shrink's plan of the module, what its graph was cut to, and the example inputs; and
 ``certificate.json`` of the last shrink, unless the weights have changed since. Nothing in it is unpickled when it is
 loaded.
 """
@@ -9,27 +9,26 @@ loaded.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from bpc.hub.load import load_module
+from bpc.hub.note import NoteError
+from bpc.hub.sizes import unsavable
 from bpc.writing import new_files
 from passes.certificate import Certificate, CertificateError
-from passes.masks import MaskError, TensorFile
+from passes.masks import MaskError
 from passes.options import Granularity
-from passes.plan.apply import apply_plan
 from passes.plan.data import PlanData
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import ModuleView, Plan
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 PLAN_FILE = "bpc.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,7 +37,6 @@ CERTIFICATE_FILE = "certificate.json"
 # What a save of a transformers model may leave besides config.json: weights in one file, or in several.
 WEIGHT_FILES = (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json", "model-?????-of-?????.safetensors")
 _REPLACED = (*WEIGHT_FILES, "generation_config.json", EXAMPLE_FILE, CERTIFICATE_FILE)
-_HISTORY = "bpc_plans"  # attribute of a small module: the plans that led from its config's shapes to its own
 
 Example: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -58,24 +56,6 @@ class GraphCuts:
     parameters: int
     granularity: Granularity
     multiple: int
-
-
-class History(tuple[PlanData, ...]):
-    """Plans, oldest first. They never change: copies of a module share them."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> History:
-        return self
-
-
-def history_of(module: nn.Module) -> History:
-    """The plans that led to a small module; none for any other."""
-    found: History = module.__dict__.get(_HISTORY, History())
-    return found
-
-
-def remember(module: nn.Module, plans: Iterable[PlanData]) -> None:
-    """Note on a small module how it came about, so that it can be shrunk again and still be saved."""
-    module.__dict__[_HISTORY] = History(plan.data() for plan in plans)
 
 
 def is_dense_directory(path: str | Path) -> bool:
@@ -98,36 +78,32 @@ class Saved:
     certificate: Certificate | None
 
 
-def write_directory(path: str | Path, saved: Saved) -> None:
-    """Write a small model, whose module has its history noted on it, as a directory that `read_directory` reads.
+def write_directory(path: str | Path, saved: Saved, **options: Any) -> None:
+    """Write a small model, whose config has its sizes noted, as a directory that `read_directory` reads.
 
     The files are staged first (`bpc.writing`): an interrupted save leaves what was there. Those of an earlier save go,
     others stay. Raises NotADirectoryError where ``path`` is a file, FileExistsError where it holds a model that bpc did
     not write, and TypeError for a module without a transformers config.
     """
-    target, module = Path(path), saved.view.module
+    target = Path(path)
+    module: Any = saved.view.module
     if holds_other_model(target):
         raise FileExistsError(
             f"{target} holds a model that bpc did not write (config.json without {PLAN_FILE}), which would be "
             "replaced; give another directory, or remove it first"
         )
-    config: PretrainedConfig | None = getattr(module, "config", None)
-    if config is None or not hasattr(config, "save_pretrained"):
+    if not hasattr(module, "save_pretrained") or not hasattr(getattr(module, "config", None), "save_pretrained"):
         raise TypeError(
             f"{type(module).__name__} has no transformers config to save; keep its state_dict and "
             "`plan.to_json()`, or export the graph view (export_onnx, torch.export.save)"
         )
+    if reason := unsavable(module):
+        raise NoteError(reason)
     with new_files(target, keystones=("config.json", PLAN_FILE), replaces=_REPLACED) as work:
-        config.architectures = [type(module).__name__]
-        config.dtype = getattr(module, "dtype", None)
-        config.save_pretrained(work)
-        generation = getattr(module, "generation_config", None)
-        if generation is not None:
-            generation.save_pretrained(work)
-        save_model(module, str(work / WEIGHTS_FILE))
+        module.save_pretrained(work, **options)
         content = {
-            "format": 3,
-            "plans": [plan.plain() for plan in history_of(module)],
+            "format": 4,
+            "plans": [saved.view.plan.plain()],
             "granularity": saved.view.granularity,
             "refusal": saved.view.refusal,
             "graph": None if saved.graph is None else {**vars(saved.graph), "plan": saved.graph.plan.plain()},
@@ -138,12 +114,15 @@ def write_directory(path: str | Path, saved: Saved) -> None:
             (work / CERTIFICATE_FILE).write_text(saved.certificate.to_json())
 
 
-def read_directory(path: str | Path) -> Saved:
-    """Read what `write_directory` of this or an earlier version wrote. Raises `LoadError`, naming the file."""
+def read_directory(path: str | Path, **options: Any) -> Saved:
+    """Read what `write_directory` of this or an earlier version wrote; options as for `bpc.hub.load.load_module`.
+
+    Raises `LoadError`, naming the file.
+    """
     directory = Path(path)
     try:
         content = json.loads((directory / PLAN_FILE).read_text())
-        if content.get("format") not in (1, 2, 3):
+        if content.get("format") not in (1, 2, 3, 4):
             raise LoadError(
                 f"{directory / PLAN_FILE}: format {content.get('format')!r} is unknown to this version of bpc"
             )
@@ -158,7 +137,7 @@ def read_directory(path: str | Path) -> Saved:
         raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
     except (ValueError, LookupError, TypeError, SafetensorError) as error:
         raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
-    view = ModuleView(_build(directory, plans), last, granularity, refusal)
+    view = ModuleView(_build(directory, plans, options), last, granularity, refusal)
     return Saved(view, graph, example, _read_certificate(directory / CERTIFICATE_FILE))
 
 
@@ -169,28 +148,13 @@ def _read_certificate(file: Path) -> Certificate | None:
         raise LoadError(f"{file}: {error}; without the file the model loads, and nothing vouches for it") from error
 
 
-def _build(directory: Path, plans: Sequence[PlanData]) -> nn.Module:
-    """The original architecture, cut to one plan's shapes after the other, with the saved weights in their dtypes."""
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(directory)
-    names = config.architectures or []
-    architecture = getattr(transformers, names[0], None) if names else None
-    if architecture is None:
-        raise LoadError(f"{directory / 'config.json'}: transformers has no architecture {names}")
+def _build(directory: Path, plans: Sequence[PlanData], options: dict[str, Any]) -> nn.Module:
     try:
-        module = architecture(config)
-        for plan in plans:
-            module = apply_plan(plan, module)
-        state = module.state_dict(keep_vars=True)
-        for name, tensor in TensorFile(directory / WEIGHTS_FILE).items():
-            if name in state:
-                state[name].data = state[name].data.to(tensor.dtype)
-        load_model(module, str(directory / WEIGHTS_FILE))
-    except (ModuleViewError, MaskError, RuntimeError, FileNotFoundError, SafetensorError) as error:
+        return load_module(directory, plans, **options)
+    except NoteError as error:
+        raise LoadError(f"{directory}: {error}") from error
+    except (ModuleViewError, MaskError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise LoadError(f"{directory}: the weights do not fit the plan: {error}") from error
-    remember(module, plans)
-    return module.eval()
 
 
 # ------------------------------------------------------------------------------------------------ example inputs

@@ -21,7 +21,7 @@ def changed_attributes(original: nn.Module, small: nn.Module) -> Attributes:
     found: dict[str, dict[str, int]] = {}
     new = dict(small.named_modules())
     for name, module in original.named_modules():
-        now = _numbers(new[name])
+        now = _numbers(new[name]) if name in new else {}  # the small one may have lost a part, such as a pooler
         changed = {k: now[k] for k, v in _numbers(module).items() if now.get(k, v) != v}
         if changed:
             found[name] = changed

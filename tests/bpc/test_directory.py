@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 import passes
@@ -17,13 +15,10 @@ from bpc.directory import (
     CERTIFICATE_FILE,
     EXAMPLE_FILE,
     PLAN_FILE,
-    History,
     LoadError,
     Saved,
-    history_of,
     is_dense_directory,
     read_directory,
-    remember,
     write_directory,
 )
 
@@ -119,9 +114,18 @@ def test_an_unknown_architecture_is_named(saved: Saved, tmp_path: Path) -> None:
         read_directory(tmp_path)
 
 
-def test_copies_of_a_module_share_its_history(saved: Saved) -> None:
-    module = nn.Linear(2, 2)
-    assert history_of(module) == History()
-    remember(module, history_of(saved.view.module))
-    assert history_of(copy.deepcopy(module)) is history_of(module)
-    assert len(history_of(module)) == 1
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_directories_whose_config_has_no_note_are_built_by_their_plans(
+    saved: Saved, tmp_path: Path, version: int
+) -> None:
+    write_directory(tmp_path, saved)
+    config, content = json.loads((tmp_path / "config.json").read_text()), json.loads((tmp_path / PLAN_FILE).read_text())
+    del config["quantization_config"]
+    content |= {"format": version} | ({"plan": content["plans"][0]} if version == 1 else {})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / PLAN_FILE).write_text(json.dumps(content))
+    module = read_directory(tmp_path).view.module
+    assert module(input_ids=IDS).logits.equal(saved.view.module(input_ids=IDS).logits)
+    module.save_pretrained(tmp_path / "again")  # and has the note from now on
+    again = BertForSequenceClassification.from_pretrained(tmp_path / "again")
+    assert again(input_ids=IDS).logits.equal(module(input_ids=IDS).logits)
