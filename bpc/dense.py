@@ -207,13 +207,30 @@ def _graph_of(module: nn.Module, example: Example, cuts: GraphCuts | None) -> fx
     return outcome.graph_module
 
 
-def load(path: str | Path, *, model_class: Any = None, dtype: Any = None, device_map: Any = None) -> DenseModel:
+def load(
+    path: str | Path,
+    *,
+    model_class: Any = None,
+    dtype: Any = None,
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+    check_hashes: bool = True,
+) -> DenseModel:
     """Load what `DenseModel.save_pretrained` wrote. Raises `LoadError`, naming the file, for anything else.
 
     ``model_class``: the module's class where it is the user's own and not imported yet. ``dtype``, ``device_map``: as
     for transformers' ``from_pretrained``; by default every weight keeps the dtype it was saved in, on the CPU.
+    ``trust_remote_code``: run Python code that the directory brings along (``auto_map`` in config.json).
+    ``check_hashes``: False where another program has written the weights since, and they are meant.
     """
-    saved = read_directory(path, model_class=model_class, dtype=dtype, device_map=device_map)
+    saved = read_directory(
+        path,
+        check_hashes=check_hashes,
+        model_class=model_class,
+        dtype=dtype,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+    )
     return DenseModel(
         saved.view.plan if saved.graph is None else saved.graph.plan,
         view=lambda: saved.view,

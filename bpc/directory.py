@@ -8,7 +8,7 @@ loaded.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +19,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bpc.hub.load import load_module
+from bpc.configs import ConfigError
+from bpc.hub.load import WEIGHT_FILES, load_module
 from bpc.hub.note import NoteError
 from bpc.hub.sizes import unsavable
+from bpc.plan_file import ExampleEntries, PlanFile, TensorEntry, ValueEntry, plan_text
 from bpc.writing import new_files
 from passes.certificate import Certificate, CertificateError
-from passes.masks import MaskError
 from passes.options import Granularity
 from passes.plan.data import PlanData
-from passes.plan.errors import ModuleViewError
 from passes.plan.plan import ModuleView, Plan
 
 PLAN_FILE = "bpc.json"
 WEIGHTS_FILE = "model.safetensors"
 EXAMPLE_FILE = "bpc_example.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-# What a save of a transformers model may leave besides config.json: weights in one file, or in several.
-WEIGHT_FILES = (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json", "model-?????-of-?????.safetensors")
 _REPLACED = (*WEIGHT_FILES, "generation_config.json", EXAMPLE_FILE, CERTIFICATE_FILE)
 
 Example: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -102,48 +100,51 @@ def write_directory(path: str | Path, saved: Saved, **options: Any) -> None:
     with new_files(target, keystones=("config.json", PLAN_FILE), replaces=_REPLACED) as work:
         module.save_pretrained(work, **options)
         content = {
-            "format": 4,
             "plans": [saved.view.plan.plain()],
             "granularity": saved.view.granularity,
             "refusal": saved.view.refusal,
             "graph": None if saved.graph is None else {**vars(saved.graph), "plan": saved.graph.plan.plain()},
             "example": _store_example(saved.example, work / EXAMPLE_FILE),
         }
-        (work / PLAN_FILE).write_text(json.dumps(content))
         if saved.certificate is not None:
             (work / CERTIFICATE_FILE).write_text(saved.certificate.to_json())
+        (work / PLAN_FILE).write_text(plan_text(content, work.glob("*.safetensors")))
 
 
-def read_directory(path: str | Path, **options: Any) -> Saved:
-    """Read what `write_directory` of this or an earlier version wrote; options as for `bpc.hub.load.load_module`.
+def read_directory(path: str | Path, *, check_hashes: bool = True, **options: Any) -> Saved:
+    """Read what `write_directory` of this or an earlier version wrote.
 
-    Raises `LoadError`, naming the file.
+    ``check_hashes``: False where another program has written the weights since. ``options``: as for
+    `bpc.hub.load.load_module`. Raises `LoadError`, and nothing else, naming the file.
     """
     directory = Path(path)
     try:
-        content = json.loads((directory / PLAN_FILE).read_text())
-        if content.get("format") not in (1, 2, 3, 4):
+        stored = PlanFile((directory / PLAN_FILE).read_bytes(), check_hashes=check_hashes)
+        if check_hashes and (changed := stored.changed_file(directory)) is not None:
             raise LoadError(
-                f"{directory / PLAN_FILE}: format {content.get('format')!r} is unknown to this version of bpc"
+                f"{changed} is not the file that {PLAN_FILE} was written with: it is damaged, or another program has "
+                "written it since. If it is meant, bpc.load(..., check_hashes=False) reads it; save it again then"
             )
-        stored = [content["plan"]] if content["format"] == 1 else content["plans"]
-        plans = [Plan.from_json(json.dumps(plan)) for plan in stored]
-        last, graph = plans[-1], content.get("graph")
-        if graph is not None:
-            graph = GraphCuts(**{**graph, "plan": Plan.from_json(json.dumps(graph["plan"]))})
-        granularity, refusal = content.get("granularity", "dims"), content.get("refusal", "")
-        example = _read_example(content["example"], directory / EXAMPLE_FILE)
+        content, plan = stored.content, stored.graph_plan
+        example = _read_example(content.example, directory / EXAMPLE_FILE)
+        certificate = _read_certificate(directory / CERTIFICATE_FILE)
     except FileNotFoundError as error:
         raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
-    except (ValueError, LookupError, TypeError, SafetensorError) as error:
+    except OSError as error:
+        raise LoadError(f"{directory} cannot be read: {error}") from error
+    except ValueError as error:
         raise LoadError(f"{directory / PLAN_FILE} is damaged: {error}") from error
-    view = ModuleView(_build(directory, plans, options), last, granularity, refusal)
-    return Saved(view, graph, example, _read_certificate(directory / CERTIFICATE_FILE))
+    graph = None
+    if content.graph is not None and plan is not None:
+        graph = GraphCuts(plan, content.graph.parameters, content.graph.granularity, content.graph.multiple)
+    module = _build(directory, stored.plans, options)
+    view = ModuleView(module, stored.plans[-1], content.granularity, content.refusal)
+    return Saved(view, graph, example, certificate)
 
 
 def _read_certificate(file: Path) -> Certificate | None:
     try:
-        return Certificate.from_json(file.read_text()) if file.exists() else None
+        return Certificate.from_json(file.read_text(encoding="utf-8")) if file.exists() else None
     except (CertificateError, UnicodeDecodeError) as error:
         raise LoadError(f"{file}: {error}; without the file the model loads, and nothing vouches for it") from error
 
@@ -151,10 +152,11 @@ def _read_certificate(file: Path) -> Certificate | None:
 def _build(directory: Path, plans: Sequence[PlanData], options: dict[str, Any]) -> nn.Module:
     try:
         return load_module(directory, plans, **options)
-    except NoteError as error:
+    except (NoteError, ConfigError) as error:
         raise LoadError(f"{directory}: {error}") from error
-    except (ModuleViewError, MaskError, RuntimeError, ValueError, OSError, SafetensorError) as error:
-        raise LoadError(f"{directory}: the weights do not fit the plan: {error}") from error
+    except Exception as error:  # from the model's own class, given a config that may be damaged: anything
+        kind = "" if isinstance(error, ValueError | RuntimeError | OSError) else f"{type(error).__name__}: "
+        raise LoadError(f"{directory}: the weights do not fit config.json and the plan: {kind}{error}") from error
 
 
 # ------------------------------------------------------------------------------------------------ example inputs
@@ -168,8 +170,10 @@ def _store_example(example: Example, file: Path) -> dict[str, Any]:
         if isinstance(value, torch.Tensor):
             tensors[key] = value.detach().clone().contiguous()  # one tensor may be given twice
             return {"tensor": key}
-        if value is None or isinstance(value, bool | int | float | str):
+        if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
             return {"value": value}
+        if isinstance(value, float):
+            raise TypeError(f"example input {key} is {value}; only finite numbers can be saved")
         raise TypeError(f"example input {key} is a {type(value).__name__}; only tensors and plain values can be saved")
 
     args, kwargs = example
@@ -181,10 +185,17 @@ def _store_example(example: Example, file: Path) -> dict[str, Any]:
     return described
 
 
-def _read_example(described: dict[str, Any], file: Path) -> Example:
-    tensors = load_file(str(file))
+def _read_example(described: ExampleEntries, file: Path) -> Example:
+    try:
+        tensors = load_file(str(file))
+    except (SafetensorError, RuntimeError, LookupError) as error:
+        raise LoadError(f"{file} is damaged: {error}") from error
 
-    def value(entry: dict[str, Any]) -> Any:
-        return tensors[entry["tensor"]] if "tensor" in entry else entry["value"]
+    def value(entry: TensorEntry | ValueEntry) -> Any:
+        if isinstance(entry, ValueEntry):
+            return entry.value
+        if entry.tensor not in tensors:
+            raise ValueError(f"example: {file.name} has no tensor {entry.tensor!r}")
+        return tensors[entry.tensor]
 
-    return tuple(value(a) for a in described["args"]), {k: value(v) for k, v in described["kwargs"].items()}
+    return tuple(map(value, described.args)), {name: value(entry) for name, entry in described.kwargs.items()}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bpc.bench.cases import parse_shape, runs
+from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
 
@@ -43,6 +44,7 @@ def bench(
         Path | None, typer.Option(help="Draw speed-up against arithmetic ratio, with the paper's points (.png).")
     ] = None,
     to_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Time both models at every shape, under every runtime and dtype, beside the ratio of their arithmetic."""
     from rich.progress import Progress

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
 
@@ -22,6 +23,7 @@ def export(
     target: Annotated[Target, typer.Option(help="What the file is to be fast on.")] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="Of weights and arithmetic.")] = "float32",
     check: Annotated[bool, typer.Option(help="Compare the file with the model on ONNX Runtime.")] = True,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Write the model as ONNX, in the form that is fastest for the target, with batch and sequence dynamic."""
     from bpc.cli.models import load_graph

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.trust import TrustCode
 from bpc.terminal.console import print_whole, quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
 
@@ -23,6 +24,7 @@ def inspect(
     threshold: Annotated[float | None, typer.Option(help="For block scores: kept where σ(S) is above this.")] = None,
     zeros: Annotated[bool, typer.Option("--zeros", help="Explain from the zeros in the weights.")] = False,
     to_json: Annotated[Path | None, typer.Option("--json", help="Also write the explanation to this file.")] = None,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Show which linears a spec masks and in which blocks; with --masks, what becomes of each head and dim, and why."""
     from bpc.cli.models import load_graph, mask_source

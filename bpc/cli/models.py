@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from torch import fx, nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from bpc import configs
+from bpc.cli.trust import TRUSTED
 from bpc.inputs import example_inputs
 from bpc.scores.files import multiply_masks
 from bpc.terminal.errors import CommandError
@@ -30,16 +32,16 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
 
     config = read_config(directory)
     if is_dense_directory(directory):
-        return load(directory).module
-    name = next(iter(config.architectures or ()), None)
-    model_class = transformers.AutoModel if name is None else getattr(transformers, name, None)
-    if model_class is None:
+        return load(directory, trust_remote_code=TRUSTED.get()).module
+    names = config.architectures
+    found = configs.model_class(config, directory, TRUSTED.get()) if names else transformers.AutoModel
+    if found is None:
         raise CommandError(
-            f"{directory / 'config.json'} names the architecture {name!r}, which transformers "
+            f"{directory / 'config.json'} names the architecture {next(iter(names))!r}, which transformers "
             f"{transformers.__version__} does not have; use the Python API with a model object instead"
         )
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-    model, missing = pretrained(model_class, directory, **options)
+    model, missing = pretrained(found, directory, **options)
     if missing:
         typer.secho(f"warning: {directory} lacks weights, which are random now: {some(missing)}", fg="yellow", err=True)
     return model.eval()
@@ -51,7 +53,7 @@ def load_graph(directory: Path) -> fx.GraphModule:
     from bpc.directory import is_dense_directory
 
     if directory.is_dir() and is_dense_directory(directory):
-        return load(directory).graph_module
+        return load(directory, trust_remote_code=TRUSTED.get()).graph_module
     model = load_model(directory)
     return trace(model, example_inputs(model, load_tokenizer(directory)))
 
@@ -84,7 +86,10 @@ def load_tokenizer(directory: Path) -> Any | None:
     """The directory's tokenizer, or None if it has none."""
     if not any((directory / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
         return None
-    return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    try:
+        return configs.read_tokenizer(directory, TRUSTED.get())
+    except configs.ConfigError as error:
+        raise CommandError(str(error)) from error
 
 
 def save_tokenizer(tokenizer: Any, directory: Path) -> None:
@@ -100,10 +105,9 @@ def read_config(directory: Path) -> Any:
     if not (directory / "config.json").exists():
         raise CommandError(f"{directory} has no config.json, so it is no Hugging Face model directory")
     try:
-        return transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-    except (ValueError, OSError) as error:  # the first paragraph says what; the others, how to update transformers
-        what = " ".join(str(error).strip().split("\n\n")[0].split())
-        raise CommandError(f"{directory / 'config.json'}: {what}") from error
+        return configs.read_config(directory, TRUSTED.get())
+    except configs.ConfigError as error:
+        raise CommandError(str(error)) from error
 
 
 def pretrained(model_class: Any, directory: Path, **options: Any) -> tuple[nn.Module, list[str]]:
@@ -118,11 +122,12 @@ def pretrained(model_class: Any, directory: Path, **options: Any) -> tuple[nn.Mo
             directory,
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=TRUSTED.get(),
             ignore_mismatched_sizes=True,  # listed below, where transformers would only say that there are some
             output_loading_info=True,
             **options,
         )
-    except (ValueError, OSError, SafetensorError) as error:
+    except (ValueError, OSError, RuntimeError, TypeError, LookupError, SafetensorError) as error:
         raise CommandError(f"{directory}: the weights cannot be read: {error}") from error
     head = f"{model.base_model_prefix}."
     wrong = [entry for entry in info["mismatched_keys"] if entry[0].startswith(head) or "num_labels" not in options]

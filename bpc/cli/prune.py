@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
 
@@ -38,6 +39,7 @@ def prune(
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of data order and initialisation.")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Train block scores and weights together, then compile the masks away into OUT/small.
 
@@ -50,7 +52,7 @@ def prune(
     from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
     from bpc.cli.models import load_tokenizer, read_config, save_tokenizer, some
     from bpc.cli.training import Run, class_order, load_classifier, load_teacher
-    from bpc.directory import WEIGHT_FILES
+    from bpc.hub.load import WEIGHT_FILES
     from bpc.inputs import example_inputs
     from bpc.program import compile
     from bpc.scores.files import save_masks

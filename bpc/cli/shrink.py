@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
 
@@ -29,6 +30,7 @@ def shrink(
     multiple: Annotated[
         int, typer.Option(min=1, help="Keep zeros until counts of FFN and head dims divide by this.")
     ] = 1,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
     import passes

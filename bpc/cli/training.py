@@ -13,6 +13,7 @@ from torch import nn
 
 from bpc.cli.data import LabelledTexts
 from bpc.cli.models import pretrained, read_config, some
+from bpc.cli.trust import TRUSTED
 from bpc.dense import load
 from bpc.directory import is_dense_directory
 from bpc.terminal.errors import INTERRUPTED, CommandError
@@ -104,7 +105,7 @@ def load_classifier(directory: Path, labels: list[str]) -> tuple[nn.Module, list
                 f"{directory} is a small model with {len(own)} classes, the data has {len(labels)} labels: start from "
                 "the dense model"
             )
-        return load(directory).module, []
+        return load(directory, trust_remote_code=TRUSTED.get()).module, []
     return pretrained(
         transformers.AutoModelForSequenceClassification,
         directory,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
 
@@ -27,6 +28,7 @@ def verify(
         int, typer.Option(min=0, help="How often to check again with other numbers in all that is not zero.")
     ] = 3,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of inputs and other numbers.")] = 0,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Check a small model against its certificate, with code that has no part in making it.
 

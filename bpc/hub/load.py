@@ -11,17 +11,26 @@ import torch
 from safetensors.torch import load_model
 from torch import nn
 
+from bpc import configs
 from bpc.hub.note import NoteError, note_of
-from bpc.hub.sizes import note_sizes
+from bpc.hub.sizes import note_sizes, resize
+from bpc.skeleton import check_sizes
 from passes.masks import TensorFile
 from passes.plan.apply import apply_plan
 from passes.plan.data import PlanData
 
 WEIGHTS = "model.safetensors"
+# What a save of a transformers model may leave besides config.json: weights in one file, or in several.
+WEIGHT_FILES = (WEIGHTS, f"{WEIGHTS}.index.json", "model-?????-of-?????.safetensors")
 
 
 def load_module(
-    directory: Path, plans: Sequence[PlanData], model_class: Any = None, dtype: Any = None, device_map: Any = None
+    directory: Path,
+    plans: Sequence[PlanData],
+    model_class: Any = None,
+    dtype: Any = None,
+    device_map: Any = None,
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """The small module in eval mode, with the saved weights in their dtypes unless ``dtype`` says another.
 
@@ -29,11 +38,12 @@ def load_module(
     ``model_class``: by default the one that config.json names, of transformers or of the user's imported ones. The
     others are transformers'. Raises ValueError where the directory does not fit together, and what reading raises.
     """
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-    model_class = model_class or _named_class(directory, config)
-    if not note_of(config):
+    config = configs.read_config(directory, trust_remote_code)
+    model_class = model_class or _named_class(directory, config, trust_remote_code)
+    note = note_of(config)
+    sizes = {name: size for file in _weight_files(directory) for name, size in TensorFile(file).shapes().items()}
+    check_sizes(model_class, config, sizes, [] if note else plans, lambda skeleton: resize(skeleton, note))
+    if not note:
         return _by_plans(directory, model_class(config), plans, dtype, device_map)
     stored = {name: tensor.dtype for name, tensor in _weights(directory) if tensor.is_floating_point()}
     widest = reduce(torch.promote_types, stored.values(), torch.float16) if stored else "auto"
@@ -45,6 +55,7 @@ def load_module(
         device_map=device_map,
         local_files_only=True,
         use_safetensors=True,
+        trust_remote_code=trust_remote_code,
         output_loading_info=True,
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -73,17 +84,22 @@ def _by_plans(directory: Path, module: nn.Module, plans: Sequence[PlanData], dty
 
 def _weights(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every saved tensor, of one file or several."""
-    for file in sorted(directory.glob("model*.safetensors")):
+    for file in _weight_files(directory):
         yield from TensorFile(file).items()
 
 
-def _named_class(directory: Path, config: Any) -> Any:
+def _weight_files(directory: Path) -> list[Path]:
+    found = {file for pattern in WEIGHT_FILES for file in directory.glob(pattern)}
+    return sorted(file for file in found if file.suffix != ".json")
+
+
+def _named_class(directory: Path, config: Any, trust_remote_code: bool) -> Any:
     """The class that config.json names. Raises `NoteError` for one that is not there, or is there twice."""
     import transformers
 
-    names = config.architectures or []
-    if names and (found := getattr(transformers, names[0], None)) is not None:
+    if (found := configs.model_class(config, directory, trust_remote_code)) is not None:
         return found
+    names = config.architectures if isinstance(config.architectures, list) else []
     own = {cls for cls in _subclasses(transformers.PreTrainedModel) if names and cls.__name__ == names[0]}
     if len(own) == 1:
         return own.pop()

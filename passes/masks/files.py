@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import Any
 
 import torch
+from pydantic import BaseModel, TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from passes.masks.check import MaskError
+from passes.strict import as_schema, parse_json
 
 INDEX = "model.safetensors.index.json"
+
+
+class _Index(BaseModel):
+    weight_map: dict[str, str]
+
+
+_INDEX_SCHEMA = TypeAdapter(_Index)
 
 
 class TensorFile(Mapping[str, torch.Tensor]):
@@ -31,20 +40,27 @@ class TensorFile(Mapping[str, torch.Tensor]):
         elif _is_torch_file(self.path):
             self._loaded = _torch_tensors(self.path)
         else:
-            try:
-                with safe_open(self.path, framework="pt") as file:
-                    self._home = dict.fromkeys(file.keys(), self.path)
-            except SafetensorError as error:
-                raise MaskError(f"{self.path} is no safetensors file: {error}") from error
+            with _opened(self.path) as file:
+                self._home = dict.fromkeys(file.keys(), self.path)
         if not len(self):
             raise MaskError(f"{self.path} holds no tensors")
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if self._loaded is not None:
             return self._loaded[name]
-        with safe_open(self._home[name], framework="pt") as file:
+        with _opened(self._home[name]) as file:
             tensor: torch.Tensor = file.get_tensor(name)
         return tensor
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{name: shape}, from the headers alone where the files are safetensors."""
+        if self._loaded is not None:
+            return {name: tuple(tensor.shape) for name, tensor in self._loaded.items()}
+        found: dict[str, tuple[int, ...]] = {}
+        for path in set(self._home.values()):
+            with _opened(path) as file:
+                found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return {name: found[name] for name in self._home if name in found}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._home if self._loaded is None else self._loaded)
@@ -53,13 +69,26 @@ class TensorFile(Mapping[str, torch.Tensor]):
         return len(self._home if self._loaded is None else self._loaded)
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise MaskError(f"{path} does not exist") from error
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise MaskError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+
+
 def _shards(index: Path) -> dict[str, Path]:
     """{tensor name: file} of a sharded checkpoint's index."""
     try:
-        table = json.loads(index.read_text())["weight_map"]
-        return {name: index.parent / shard for name, shard in table.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MaskError(f"{index} is no index of a sharded checkpoint (JSON with a weight_map)") from error
+        table = as_schema(_INDEX_SCHEMA, parse_json(index.read_bytes())).weight_map
+    except (ValueError, OSError) as error:
+        raise MaskError(f"{index} is no index of a sharded checkpoint (JSON with a weight_map): {error}") from error
+    if outside := next((shard for shard in table.values() if Path(shard).name != shard), None):
+        raise MaskError(f"{index}: {outside!r} is no file beside it")
+    return {name: index.parent / shard for name, shard in table.items()}
 
 
 def _inside(path: Path) -> Path:
@@ -83,8 +112,8 @@ def _is_torch_file(path: Path) -> bool:
 def _torch_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
+    except Exception as error:  # torch's reader lets anything out, of a damaged archive or pickle
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise MaskError(f"{path} holds more than tensors and is not unpickled: {first}") from error
     if not isinstance(loaded, Mapping):
         raise MaskError(f"{path} holds a {type(loaded).__name__}; a state dict is needed")

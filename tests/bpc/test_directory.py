@@ -106,6 +106,55 @@ def test_files_of_earlier_saves_go_and_others_stay(saved: Saved, tmp_path: Path)
     assert {file.name for file in tmp_path.iterdir()} == written | {"tokenizer.json", "model-of-mine.safetensors"}
 
 
+def test_damage_of_any_file_is_noticed(saved: Saved, tmp_path: Path) -> None:
+    write_directory(tmp_path, saved)
+    for name in ("model.safetensors", EXAMPLE_FILE):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(LoadError, match=f"{name} is not the file that bpc.json was written with"):
+            read_directory(tmp_path)
+        read_directory(tmp_path, check_hashes=False)
+        (tmp_path / name).write_bytes(content)
+    text = (tmp_path / PLAN_FILE).read_text()
+    (tmp_path / PLAN_FILE).write_text(text.replace('"granularity": "dims"', '"granularity": "even"', 1))
+    with pytest.raises(LoadError, match=r"bpc\.json is damaged: it was changed after it was written"):
+        read_directory(tmp_path)
+    (tmp_path / PLAN_FILE).write_text(text)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(LoadError, match=r"is no saved dense model: .*model\.safetensors is missing"):
+        read_directory(tmp_path)
+
+
+def test_an_example_with_numbers_that_are_none_is_not_saved(saved: Saved, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"kwargs\.scale is inf; only finite numbers"):
+        write_directory(tmp_path / "a", Saved(saved.view, None, ((), {"scale": float("inf")}), None))
+
+
+def test_a_config_of_another_size_is_refused_before_it_is_built(saved: Saved, tmp_path: Path) -> None:
+    write_directory(tmp_path, saved)
+    config = tmp_path / "config.json"
+    original = json.loads(config.read_text())
+    for change, message in (
+        ({"hidden_size": 10**12, "num_attention_heads": 10**12}, "do not fit config.json"),
+        ({"vocab_size": 10**12}, r"word_embeddings\.weight is \(60, 16\) in the file; .* \(1000000000000, 16\)"),
+        ({"num_hidden_layers": 10**9}, "config.json makes more than"),
+        ({"architectures": ["logging"]}, "transformers has no architecture"),
+    ):
+        config.write_text(json.dumps({**original, **change}))
+        with pytest.raises(LoadError, match=message):
+            read_directory(tmp_path)
+
+
+def test_a_module_of_its_own_is_not_run_unasked(saved: Saved, tmp_path: Path) -> None:
+    write_directory(tmp_path, saved)
+    (tmp_path / "mine.py").write_text("open('ran', 'w')")
+    config = tmp_path / "config.json"
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **own}))
+    with pytest.raises(LoadError, match=r"config\.json: it brings Python code .* pass trust_remote_code=True"):
+        read_directory(tmp_path)
+
+
 def test_an_unknown_architecture_is_named(saved: Saved, tmp_path: Path) -> None:
     write_directory(tmp_path, saved)
     config = tmp_path / "config.json"

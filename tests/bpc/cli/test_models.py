@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from bpc.cli.models import load_model, mask_source
 from bpc.terminal.errors import CommandError
+from tests.bpc.cli.commands import run
 
 
 @pytest.fixture
@@ -73,3 +74,13 @@ def test_weights_that_are_not_there_are_warned_of(directory: Path, capsys: pytes
 def test_a_threshold_without_scores_is_refused() -> None:
     with pytest.raises(CommandError, match="--threshold says how to read block scores"):
         mask_source(None, 0.1)
+
+
+def test_code_of_a_directory_is_run_by_the_flag_alone(directory: Path) -> None:
+    change_config(directory, model_type="mine", auto_map={"AutoConfig": "mine.Mine"})
+    (directory / "mine.py").write_text("1 / 0")
+    result = run("export", "--model", directory, "--out", directory / "a.onnx")
+    assert result.exit_code == 1
+    assert "--trust-remote-code" in result.output
+    trusting = run("export", "--model", directory, "--out", directory / "a.onnx", "--trust-remote-code")
+    assert "ZeroDivisionError" in trusting.output
