@@ -171,6 +171,7 @@ def test_directories_whose_config_has_no_note_are_built_by_their_plans(
     config, content = json.loads((tmp_path / "config.json").read_text()), json.loads((tmp_path / PLAN_FILE).read_text())
     del config["quantization_config"]
     content |= {"format": version} | ({"plan": content["plans"][0]} if version == 1 else {})
+    del content["digest"], content["files"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / PLAN_FILE).write_text(json.dumps(content))
     module = read_directory(tmp_path).view.module
