@@ -14,6 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from bpc import configs
 from bpc.cli.trust import TRUSTED
+from bpc.hub.masks import without_masks
 from bpc.inputs import example_inputs
 from bpc.scores.files import multiply_masks
 from bpc.terminal.errors import CommandError
@@ -22,9 +23,10 @@ from passes.frontend.trace import trace
 from passes.masks import BlockScores, MaskSource, TensorFile
 
 
-def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
+def load_model(directory: Path, dtype: torch.dtype | None = None, *, masks_follow: bool = False) -> nn.Module:
     """The model of a local directory, in eval mode; the class is the first of ``architectures`` in its config.json.
 
+    ``masks_follow``: the caller masks it, so that the unmasked weights of a checkpoint of `bpc.Trainer` will do.
     Small models written by bpc load too. Nothing is downloaded and no pickle is read. Raises `CommandError`.
     """
     from bpc.dense import load
@@ -41,6 +43,8 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
             f"{transformers.__version__} does not have; use the Python API with a model object instead"
         )
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    if masks_follow:
+        options["config"] = without_masks(config)
     model, missing = pretrained(found, directory, **options)
     if missing:
         typer.secho(f"warning: {directory} lacks weights, which are random now: {some(missing)}", fg="yellow", err=True)
@@ -71,7 +75,7 @@ def load_masked(directory: Path, masks: Path | None, threshold: float | None) ->
     Raises `CommandError` and `passes.MaskError`.
     """
     source = mask_source(masks, threshold)
-    model = load_model(directory)
+    model = load_model(directory, masks_follow=source is not None)
     if isinstance(source, BlockScores):
         multiply_masks(model, source.masks({n: tuple(p.shape) for n, p in model.named_parameters()}))
     elif masks is not None:

@@ -46,7 +46,7 @@ def shrink(
     check_directory("--out", out, model)
     source = mask_source(masks, threshold)
     with console.status("loading"):
-        network, tokenizer = load_model(model), load_tokenizer(model)
+        network, tokenizer = load_model(model, masks_follow=source is not None), load_tokenizer(model)
     with console.status("tracing"):
         graph = passes.trace(network, example_inputs(network, tokenizer))
         found = resolve_masks(graph, source)

@@ -36,11 +36,11 @@ class SmallModelLoader(HfQuantizer):
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
         if self.quantization_config.note.masked:
             raise NoteError(
-                "this is a checkpoint of a training with block masks, and its weights are unmasked: loaded as they "
-                "are, they would compute another model. For the small model: `bpc shrink --model DIR --masks DIR "
-                "--threshold T`. To go on training: bpc.compile the model it began with, then "
-                "Trainer.train(resume_from_checkpoint=DIR). For the masked model in Python: the same compile, "
-                "load the checkpoint's model.safetensors into program.module, and program.masked_model()"
+                "this is a checkpoint of a training with block masks, and its weights are unmasked: as they are, they "
+                "would compute another model. bpc.compile the model it began with by the same spec; then "
+                "Trainer.train(resume_from_checkpoint=DIR) goes on training, and after "
+                "safetensors.torch.load_model(program.module, DIR/model.safetensors) program.shrink() and "
+                "program.masked_model() give the small and the masked model. Masks in a file: bpc shrink --masks FILE"
             )
 
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bpc.hub.masks import note_masks
 from bpc.scores.attach import attach_masks, detach_masks
 from bpc.scores.binarize import Method
 from bpc.scores.block_mask import BiasMask, BlockMask
@@ -151,7 +152,8 @@ class MaskSet(nn.Module):
     def attach(self, model: nn.Module) -> None:
         """Put the masks in front of ``model``'s own parameters and register this set as ``model.block_masks``.
 
-        Names of the model's parameters stay as they are; the state dict gains the scores under ``block_masks.``.
+        Names of the model's parameters stay as they are; the state dict gains the scores under ``block_masks.``. Its
+        config, from now on a copy of its own, says that checkpoints hold unmasked weights.
         """
         attach_masks(model, self.modules_by_parameter())
         if self.settings.method == "magnitude":  # a forward measures the weight, which masks() then ranks by
@@ -159,8 +161,10 @@ class MaskSet(nn.Module):
             for name, mask in self._blocks.items():
                 mask(parameters[name])
         model.add_module(MODULE_NAME, self)
+        note_masks(model, attached=True)
 
     def detach(self, model: nn.Module) -> None:
         """Undo `attach`: the plain model with its unmasked weights."""
         detach_masks(model)
         model._modules.pop(MODULE_NAME, None)
+        note_masks(model, attached=False)
