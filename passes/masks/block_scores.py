@@ -11,17 +11,19 @@ Binarizers: paper section 3; "sigmoid" is what the published checkpoints were tr
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter
 
 from passes.masks.binarize import expand_blocks, keep_highest
 from passes.masks.check import MaskError, hint
 from passes.masks.files import TensorFile
+from passes.strict import as_schema, parse_json
 
 SCORES = "mask_scores"
 AMPERE = "ampere_module"  # holds the scores of 2:4 patterns, which remove no dims
@@ -52,6 +54,8 @@ class BlockScores:
         """{parameter name: bool mask}. ``shapes``: {parameter name: shape} of the model. Raises `MaskError`."""
         if self.method not in get_args(Method):
             raise MaskError(f"method {self.method!r}: choose one of {', '.join(get_args(Method))}")
+        if not math.isfinite(self.threshold):
+            raise MaskError(f"threshold {self.threshold}: give a finite number")
         tensors = self.source if isinstance(self.source, Mapping) else TensorFile(self.source)
         masks: dict[str, torch.Tensor] = {}
         for weight, scores in _by_weight(tensors, shapes).items():
@@ -86,19 +90,35 @@ def from_run_directory(source: str | Path) -> BlockScores | None:
     file = folder / "sparse_args.json"
     if not file.exists():
         return None
-    options = json.loads(file.read_text())
-    methods = {options.get(f"{part}_pruning_method", "disabled").split(":")[0] for part in ("attention", "dense")}
+    try:
+        options = as_schema(_OPTIONS, parse_json(file.read_bytes()))
+    except (ValueError, OSError) as error:
+        raise MaskError(f"{file} is damaged: {error}; pass passes.masks.BlockScores") from error
+    methods = {part.split(":")[0] for part in (options.attention_pruning_method, options.dense_pruning_method)}
     methods.discard("disabled")
     known: dict[str, Method] = {"sigmoied_threshold": "sigmoid", "threshold": "threshold", "topK": "topk"}
-    if len(methods) != 1 or next(iter(methods)) not in known or "final_threshold" not in options:
+    if len(methods) != 1 or next(iter(methods)) not in known or options.final_threshold is None:
         raise MaskError(f"{file}: cannot tell one binarizer from it ({sorted(methods)}); pass passes.masks.BlockScores")
     return BlockScores(
         source,
-        threshold=float(options["final_threshold"]),
+        threshold=options.final_threshold,
         method=known[next(iter(methods))],
-        min_keep=float(options.get("linear_min_parameters", 0.005)),
-        bias=bool(options.get("bias_mask", False)),
+        min_keep=options.linear_min_parameters,
+        bias=options.bias_mask,
     )
+
+
+class _Options(BaseModel):
+    """What is read of nn_pruning's ``sparse_args.json``."""
+
+    attention_pruning_method: str = "disabled"
+    dense_pruning_method: str = "disabled"
+    final_threshold: float | None = None
+    linear_min_parameters: float = Field(default=0.005, ge=0, le=1)
+    bias_mask: bool = False
+
+
+_OPTIONS = TypeAdapter(_Options)
 
 
 def _by_weight(
@@ -116,6 +136,8 @@ def _by_weight(
             raise MaskError(f"{name!r}: the traced model has no weight these scores lie beside{hint(name, shapes)}")
         weight = f"{owner}.weight"
         inner = path[owner.count(".") + 1 :]
+        if not tensors[name].is_floating_point():
+            raise MaskError(f"{name!r} is {tensors[name].dtype}; scores are real numbers")
         scores = tensors[name].detach().float()
         if bool(torch.isnan(scores).any()):
             raise MaskError(f"{name!r} holds NaN scores: the run that wrote them diverged")

@@ -165,7 +165,10 @@ def _register(
             if leaf in owner._buffers:
                 owner._buffers[leaf] = tensor
             else:
-                owner.register_parameter(leaf, parameter)
+                try:
+                    owner.register_parameter(leaf, parameter)
+                except KeyError as error:  # the name of a submodule, or none
+                    raise ModuleViewError(f"{type(model).__name__} has no place for {alias!r}: {error}") from None
             tell_sizes(owner, (cuts or {}).get(name))
 
 
@@ -173,13 +176,19 @@ def _apply_fold(
     fold: Fold, model: nn.Module, current: Callable[[str], torch.Tensor], new: dict[str, torch.Tensor]
 ) -> None:
     weight = current(fold.weight)
+    if weight.dim() != 2 or any(column >= weight.shape[fold.in_dim] for column in fold.columns):
+        raise ModuleViewError(f"{fold.weight} has shape {tuple(weight.shape)}, which lacks columns that the plan folds")
     columns = torch.tensor(fold.columns, device=weight.device)
     numbers = torch.tensor(fold.constants, dtype=torch.float64, device=weight.device)
     taken = weight.index_select(fold.in_dim, columns).double()
     shift = taken @ numbers if fold.in_dim == 1 else numbers @ taken
     new[fold.weight] = weight.index_fill(fold.in_dim, columns, 0)
     if not fold.new_bias:
-        new[fold.bias] = (current(fold.bias).double() + shift).to(weight.dtype)
+        bias = current(fold.bias)
+        if bias.shape != shift.shape:
+            sizes = f"{tuple(bias.shape)}, and {fold.weight} gives {tuple(shift.shape)}"
+            raise ModuleViewError(f"{fold.bias} has shape {sizes}: the plan folds one into the other")
+        new[fold.bias] = (bias.double() + shift).to(weight.dtype)
     elif bool((shift != 0).any()):
         owner, leaf = _owner(model, fold.weight)
         if (

@@ -63,7 +63,11 @@ def _meanings(plan: PlanData, model: nn.Module) -> dict[str, dict[int, list[int]
 def reading_module(model: nn.Module, parameter: str) -> str:
     """The path of the module whose forward views a projection as heads: the one that owns the layer."""
     holder, _, _ = parameter.rpartition(".")
-    return holder if "weight" not in model.get_submodule(holder)._parameters else holder.rpartition(".")[0]
+    try:
+        owner = model.get_submodule(holder)
+    except AttributeError:
+        raise ModuleViewError(f"{type(model).__name__} has no {parameter!r}, which the plan views as heads") from None
+    return holder if "weight" not in owner._parameters else holder.rpartition(".")[0]
 
 
 def _add_group_counts(plan: PlanData, path: str, options: dict[int, list[int]]) -> None:

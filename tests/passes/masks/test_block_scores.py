@@ -83,11 +83,33 @@ def test_biases_stay_when_asked() -> None:
         ({"up.ampere_module.context_module.mask_scores": torch.zeros(4, 2, 6)}, "'up.weight' has a 2:4 pattern"),
         ({"up.mask_scores": torch.zeros(4, 2, 6)}, r"'up.weight' has scores of shapes 0: \(4, 2, 6\)"),
         ({"up.weight": torch.zeros(8, 4)}, "no tensor is named mask_scores"),
+        ({"up.mask_scores": (GRID > 0)}, "'up.mask_scores' is torch.bool; scores are real numbers"),
     ],
 )
 def test_refusals_name_the_parameter(tensors: dict[str, torch.Tensor], reason: str) -> None:
     with pytest.raises(MaskError, match=reason):
         BlockScores(tensors, threshold=0.1).masks(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"final_threshold": NaN}', "NaN is no finite number"),
+        ('{"final_threshold": "high"}', r"final_threshold: .*\(got 'high'\)"),
+        ('{"dense_pruning_method": 3}', r"dense_pruning_method: .*\(got 3\)"),
+        ('{"linear_min_parameters": 2}', r"linear_min_parameters: .*\(got 2\)"),
+        ("[]", "is damaged"),
+    ],
+)
+def test_options_of_a_run_that_are_damaged_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sparse_args.json").write_text(text)
+    with pytest.raises(MaskError, match=rf"sparse_args\.json is damaged: .*{message}" if text != "[]" else message):
+        from_run_directory(tmp_path)
+
+
+def test_a_threshold_is_a_finite_number() -> None:
+    with pytest.raises(MaskError, match="threshold nan: give a finite number"):
+        BlockScores({"up.mask_scores": GRID}, threshold=float("nan")).masks(SHAPES)
 
 
 def test_unknown_methods_are_named() -> None:

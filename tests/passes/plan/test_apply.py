@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 import passes
-from passes.plan.apply import with_masks
+from passes.plan.apply import apply_plan, with_masks
+from passes.plan.data import Cut, Fold, PlanData
 from passes.plan.errors import ModuleViewError
 
 
@@ -46,6 +47,28 @@ def test_a_computed_weight_is_refused_with_the_way_out() -> None:
     small = plan.apply_to(model)
     assert small[0].out_features == 4
     torch.testing.assert_close(small(x), expected)
+
+
+def test_names_that_the_model_cannot_have_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    cut = Cut("0.weight", (3, 2), {0: (0, 1)})
+    for name in ("", "1", "1."):
+        with pytest.raises(ModuleViewError, match=f"Sequential has no place for '{name}'"):
+            apply_plan(PlanData(cuts=(cut,), aliases={name: "0.weight"}, attributes={}), model)
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        (Fold("0.weight", "0.bias", False, 1, (2,), (1.0,)), r"0\.weight has shape \(3, 2\), which lacks columns"),
+        (Fold("0.bias", "0.bias", False, 0, (0,), (1.0,)), r"0\.bias has shape \(3,\), which lacks columns"),
+        (Fold("0.weight", "1.bias", False, 1, (0,), (1.0,)), r"1\.bias has shape \(1,\), and 0\.weight gives \(3,\)"),
+    ],
+)
+def test_folds_that_do_not_fit_the_model_are_refused(fold: Fold, message: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    with pytest.raises(ModuleViewError, match=message):
+        apply_plan(PlanData(folds=(fold,), attributes={}), model)
 
 
 def test_frozen_parameters_stay_frozen() -> None:

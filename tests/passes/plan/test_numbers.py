@@ -63,3 +63,8 @@ def test_changed_numbers_are_set_again_and_a_missing_module_is_named() -> None:
     assert changed_attributes(model, small) == {"attention": {"heads": 3}}
     with pytest.raises(ModuleViewError, match="Model has no module 'nowhere', which the plan sets"):
         set_attributes(small, {"nowhere": {"heads": 3}})
+
+
+def test_heads_of_a_module_that_is_not_there_are_refused() -> None:
+    with pytest.raises(ModuleViewError, match=r"Model has no 'none\.q\.weight', which the plan views as heads"):
+        reading_module(Model(), "none.q.weight")
