@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from passes.frontend.trace import trace
 from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
 from passes.plan.copies import full_copy
+from passes.plan.errors import ModuleViewError
 from passes.plan.plan import ModuleView, Plan
 from passes.report import ShrinkReport, count_parameters
 from passes.rewrite.replace_constants import ReplaceConstants
@@ -143,18 +145,101 @@ class DenseModel:
         return None if changed else self._certificate
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the graph view, without gradients. Raises TypeError for inputs that it was not traced with."""
+        """Run the graph view, without gradients; the module, in eval mode, for what only its forward takes.
+
+        Those are inputs that the example lacked, such as a tokenizer's token_type_ids or labels, and a module that was
+        moved to another device: the graph stays on the CPU. Raises TypeError for inputs that neither takes.
+        """
+        if self._view is not None and any(p.device.type != "cpu" for p in self._view.module.parameters()):
+            return self._run_module(args, kwargs)
         graph = self.graph_module
         signature = inspect.signature(graph.forward)
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
+            if self._module_takes(args, kwargs):
+                return self._run_module(args, kwargs)
             raise TypeError(
-                f"{error}: the graph takes {', '.join(signature.parameters)}, as in the example it was traced with; "
-                "use `module`, or compile with example_inputs that have all that will be given"
+                f"{error}: the graph takes {', '.join(signature.parameters)}, as in the example it was traced with, "
+                "and the module does not take these either"
             ) from None
         with torch.no_grad():
             return graph(*args, **kwargs)
+
+    def _module_takes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        try:
+            signature = inspect.signature(self.module.forward)
+            signature.bind(*args, **kwargs)
+        except (TypeError, ModuleViewError):
+            return False
+        # Catch-alls (**kwargs) would swallow a misspelt name.
+        return all(name in signature.parameters for name in kwargs)
+
+    def _run_module(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                return self.module(*args, **kwargs)
+        finally:
+            self.module.train(was_training)
+
+    @property
+    def config(self) -> Any:
+        """The module's transformers config, with the note of its sizes. Raises AttributeError where it has none."""
+        return self.module.config
+
+    def to(self, *args: Any, **kwargs: Any) -> DenseModel:
+        """Move or cast ``module``, as `torch.nn.Module.to`; the graph follows in dtype and stays on the CPU."""
+        self.module.to(*args, **kwargs)
+        return self
+
+    def half(self) -> DenseModel:
+        """Cast ``module`` to float16, and the graph with it."""
+        return self.to(torch.float16)
+
+    def eval(self) -> DenseModel:
+        """Put ``module`` in eval mode, which the graph always is in."""
+        with contextlib.suppress(ModuleViewError):
+            self.module.eval()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the module itself in the place of what would make it; graphs of it are made anew."""
+        certificate = self.certificate
+        try:
+            view, refusal = self._module_view(), None
+        except ModuleViewError as error:
+            view, refusal = None, str(error)
+        return {
+            "plan": self.plan,
+            "report": self.report,
+            "example_inputs": self.example_inputs,
+            "cuts": self._cuts,
+            "certificate": certificate,
+            "view": view,
+            "refusal": refusal,
+            "graph": self._graph if view is None else None,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        view: ModuleView | None = state["view"]
+
+        def make_view() -> ModuleView:
+            if view is None:
+                raise ModuleViewError(state["refusal"])
+            return view
+
+        DenseModel.__init__(
+            self,
+            state["plan"],
+            view=make_view,
+            example_inputs=state["example_inputs"],
+            graph_module=state["graph"],
+            cuts=state["cuts"],
+            report=state["report"],
+            certificate=state["certificate"],
+        )
 
     def __repr__(self) -> str:
         return f"DenseModel({self.report or 'loaded'})"

@@ -38,12 +38,14 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 def _exit_code(error: Exception) -> int | None:
     from bpc.directory import LoadError
     from bpc.emit.check import ExportError
+    from bpc.hub.note import NoteError
     from bpc.spec import SpecError
     from passes import MaskError, TraceError, VerificationError
     from passes.plan.errors import ModuleViewError
 
     if isinstance(error, VerificationError | ExportError):
         return DIFFERENT
-    if isinstance(error, CommandError | SpecError | MaskError | TraceError | LoadError | ModuleViewError | OSError):
+    mendable = CommandError | SpecError | MaskError | NoteError | TraceError | LoadError | ModuleViewError | OSError
+    if isinstance(error, mendable):
         return FAILED
     return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +168,51 @@ def test_a_file_is_no_place_to_save_in(dense: DenseModel, tmp_path: Path) -> Non
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_inputs_the_graph_was_not_traced_with_are_named(dense: DenseModel) -> None:
-    with pytest.raises(TypeError, match=r"'labels'.*takes input_ids, attention_mask.*example_inputs"):
-        dense(input_ids=IDS, attention_mask=torch.ones_like(IDS), labels=torch.tensor([0, 1]))
-    with pytest.raises(TypeError, match=r"'attention_mask'.*takes input_ids, attention_mask"):
-        dense(input_ids=IDS)
+def test_inputs_that_the_example_lacked_go_to_the_module(dense: DenseModel, bert: nn.Module) -> None:
+    """Whatever a tokenizer gives: a value that matters is never dropped."""
+    types = torch.ones_like(IDS)
+    given = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
+    dense.module.train()  # what runs is in eval mode all the same
+    with torch.no_grad():
+        for more in ({"token_type_ids": types}, {"labels": torch.tensor([0, 1])}):
+            expected = bert(**given, **more)
+            actual = dense(**given, **more)
+            assert actual.keys() == expected.keys()
+            torch.testing.assert_close(actual.logits, expected.logits, atol=1e-5, rtol=1e-5)
+        assert not dense(**given, token_type_ids=types).logits.allclose(dense(**given).logits, atol=1e-3)
+        torch.testing.assert_close(dense(input_ids=IDS).logits, bert(input_ids=IDS).logits, atol=1e-5, rtol=1e-5)
+    assert dense.module.training
+    assert not dense.eval().module.training
+
+
+def test_inputs_that_neither_view_takes_are_named(dense: DenseModel) -> None:
+    with pytest.raises(TypeError, match=r"'token_types'.*takes input_ids, attention_mask.*module does not take"):
+        dense(input_ids=IDS, attention_mask=torch.ones_like(IDS), token_types=IDS)
+
+
+def test_a_dense_model_is_copied_and_pickled(dense: DenseModel) -> None:
+    given = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
+    expected = dense(**given).logits
+    for again in (copy.deepcopy(dense), pickle.loads(pickle.dumps(dense))):
+        assert again.module is not dense.module
+        assert (again.plan, again.module_plan, str(again.report)) == (dense.plan, dense.module_plan, str(dense.report))
+        assert again.certificate == dense.certificate
+        assert again.certificate is not None
+        torch.testing.assert_close(again(**given).logits, expected, atol=1e-5, rtol=1e-5)
+        with torch.no_grad():
+            again.module.classifier.bias += 1
+        torch.testing.assert_close(again(**given).logits, expected + 1, atol=1e-5, rtol=1e-5)
+        assert copy.deepcopy(again).certificate is None
+    assert dense(**given).logits.equal(expected)
+
+
+def test_a_cast_dense_model_keeps_its_config_and_casts_both_views(dense: DenseModel) -> None:
+    again = copy.deepcopy(dense)
+    assert again.config is again.module.config
+    assert again.to(torch.bfloat16) is again
+    assert {p.dtype for p in again.module.parameters()} == {torch.bfloat16}
+    assert again(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits.dtype is torch.bfloat16
+    assert next(again.half().module.parameters()).dtype is torch.float16
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "version", "weights"])

@@ -7,6 +7,7 @@ import typer
 
 from bpc.directory import LoadError
 from bpc.emit.check import ExportError
+from bpc.hub.note import NoteError
 from bpc.spec import SpecError
 from bpc.terminal.errors import CommandError, reports_errors
 from passes import MaskError, VerificationError
@@ -19,6 +20,7 @@ from passes import MaskError, VerificationError
         (SpecError("say what"), 1),
         (MaskError("say what"), 1),
         (LoadError("say what"), 1),
+        (NoteError("say what"), 1),
         (PermissionError("say what"), 1),
         (VerificationError("say what"), 3),
         (ExportError("say what"), 3),
