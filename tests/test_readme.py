@@ -44,6 +44,7 @@ def test_pruning_runs(names: dict[str, Any], tmp_path: Path) -> None:
     inputs = _batch(names)
     expected = names["dense"](**inputs).logits
     torch.testing.assert_close(small(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(names["small"](**inputs).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_shrinking_runs_on_a_model_with_its_weights_and_block_masks(names: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ import transformers
 import typer
 from safetensors import SafetensorError
 from torch import fx, nn
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import (
+    CHAT_TEMPLATE_FILE,
+    IMAGE_PROCESSOR_NAME,
+    PROCESSOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    VIDEO_PROCESSOR_NAME,
+)
 
 from bpc import configs
 from bpc.cli.trust import TRUSTED
@@ -21,6 +29,8 @@ from bpc.terminal.errors import CommandError
 from bpc.writing import new_files
 from passes.frontend.trace import trace
 from passes.masks import BlockScores, MaskSource, TensorFile
+
+_PROCESSORS = (IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, PROCESSOR_NAME, CHAT_TEMPLATE_FILE)  # sounds: as images
 
 
 def load_model(directory: Path, dtype: torch.dtype | None = None, *, masks_follow: bool = False) -> nn.Module:
@@ -100,6 +110,14 @@ def save_tokenizer(tokenizer: Any, directory: Path) -> None:
     """Write a tokenizer into a model directory."""
     with new_files(directory) as staged:
         tokenizer.save_pretrained(staged)
+
+
+def keep_processors(source: Path, directory: Path) -> None:
+    """Copy what a pipeline needs besides model and tokenizer: how images, sounds and chats become inputs."""
+    with new_files(directory) as staged:
+        for name in _PROCESSORS:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, staged / name)
 
 
 def read_config(directory: Path) -> Any:

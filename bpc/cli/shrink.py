@@ -34,7 +34,7 @@ def shrink(
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
     import passes
-    from bpc.cli.models import load_model, load_tokenizer, mask_source, save_tokenizer
+    from bpc.cli.models import keep_processors, load_model, load_tokenizer, mask_source, save_tokenizer
     from bpc.dense import DenseModel
     from bpc.inputs import example_inputs
     from bpc.scores.files import multiply_masks
@@ -59,5 +59,6 @@ def shrink(
         dense.save_pretrained(out)
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
+    keep_processors(model, out)
     console.print(str(result.report))
     console.print(f"{dense.describe_module()}\nwritten to {out}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
 
 from bpc.dense import load
 from bpc.scores.files import multiply_masks, save_masks
@@ -80,3 +81,25 @@ def test_a_model_is_not_overwritten_by_its_small_one(model_directory: Path) -> N
     assert result.exit_code == 1
     assert "is the model itself" in result.output.replace("\n", "")
     assert (model_directory / "model.safetensors").read_bytes() == before
+
+
+def test_what_makes_the_inputs_is_kept(model_directory: Path, tmp_path: Path) -> None:
+    """So that a pipeline runs on the directory alone."""
+    source = tmp_path / "model"
+    shutil.copytree(model_directory, source)
+    (source / "preprocessor_config.json").write_text('{"size": 8}')
+    (source / "training_args.bin").write_text("not this")
+    masks = heads_masks(source)
+    save_masks(masks, tmp_path / "masks.safetensors")
+    result = run("shrink", "--model", source, "--masks", tmp_path / "masks.safetensors", "--out", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "s" / "preprocessor_config.json").read_text() == '{"size": 8}'
+    assert not (tmp_path / "s" / "training_args.bin").exists()
+    model = AutoModelForSequenceClassification.from_pretrained(source)
+    multiply_masks(model, masks)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    texts = ["the film was good", "awful plot"]
+    expected = pipeline("text-classification", model=model.eval(), tokenizer=tokenizer)(texts)
+    for got, wanted in zip(pipeline("text-classification", str(tmp_path / "s"))(texts), expected, strict=True):
+        assert got["label"] == wanted["label"]
+        assert got["score"] == pytest.approx(wanted["score"], abs=1e-5)
