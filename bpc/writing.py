@@ -34,15 +34,20 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give the name of a file")
-    if target.exists() and not target.is_file():
+    if is_device(path):
         with tempfile.TemporaryDirectory(prefix="bpc-") as folder:
-            staged = Path(folder) / target.name
+            staged = Path(folder) / Path(path).name
             yield staged
-            with staged.open("rb") as source, target.open("wb") as device:
+            with staged.open("rb") as source, open(path, "wb") as device:
                 shutil.copyfileobj(source, device)
         return
     with new_files(target.parent) as folder:
         yield folder / target.name
+
+
+def is_device(path: str | os.PathLike[str]) -> bool:
+    """Something is there that is neither a file nor a directory; a pipe's links lead to no path."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 @contextlib.contextmanager

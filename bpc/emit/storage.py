@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from bpc.writing import new_file, new_files
+from bpc.writing import is_device, new_file, new_files
 
 # protobuf refuses messages over 2 GB; leave room for the graph itself.
 EXTERNAL_ABOVE = 1_900_000_000
@@ -102,7 +102,7 @@ def new_model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give the path of the .onnx file to write")
-    if target.exists() and not target.is_file():
+    if is_device(path):
         with new_file(path) as staged:  # a device: no place beside it for weights
             yield staged
         return

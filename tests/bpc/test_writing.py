@@ -90,6 +90,8 @@ def test_devices_and_pipes_are_written_to_and_stay(tmp_path: Path) -> None:
     assert os.read(reader, 99) == b"through"
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+    command = "from bpc.writing import write_text; write_text('/dev/stdout', 'seen')"  # a link to a pipe without a path
+    assert subprocess.run([sys.executable, "-c", command], capture_output=True, check=True).stdout == b"seen"
     write_text("/dev/null", "gone")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 

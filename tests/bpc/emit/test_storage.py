@@ -10,7 +10,7 @@ import pytest
 
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.ir_tools import add_initializer
-from bpc.emit.storage import write
+from bpc.emit.storage import new_model_file, write
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -40,3 +40,29 @@ def test_the_streamed_file_is_the_message_protobuf_would_write(exported: ir.Mode
     del read.graph.initializer[:], whole.graph.initializer[:]
     assert read == whole
     assert model.graph.initializers["number"].const_value.numpy() == 3  # the model keeps its weights
+
+
+def test_weights_beside_a_model_come_and_go_with_it(exported: ir.Model, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    (tmp_path / "m.onnx.data").write_text("not of any model")
+    for external, names in ((False, {"m.onnx", "m.onnx.data"}), (True, {"m.onnx", "m.onnx.data"}), (False, {"m.onnx"})):
+        with new_model_file(path) as staged:
+            write(exported, staged.parent, staged.name, external=external)
+        assert {file.name for file in tmp_path.iterdir()} == names
+        assert len(ir.load(path).graph.initializers) == len(exported.graph.initializers)
+
+
+def test_a_failed_export_leaves_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_text("before")
+
+    def export() -> None:
+        with new_model_file(path) as staged:
+            staged.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("m.onnx", "before")]
+    with pytest.raises(IsADirectoryError, match=r"give the path of the \.onnx file"), new_model_file(tmp_path):
+        pass
