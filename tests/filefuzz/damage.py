@@ -62,7 +62,12 @@ def _json(content: bytes, draw: random.Random) -> bytes:
 
 def _signed(content: bytes, draw: random.Random) -> bytes:
     """JSON that carries a hash of itself, changed by someone who knows how to make it."""
-    data = json.loads(content)
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        return _bytes(content, draw)
+    if not isinstance(data, dict):
+        return _bytes(content, draw)
     data.pop("digest", None)
     data = change(data, draw)
     return json.dumps({**data, "digest": hash_of(data)} if isinstance(data, dict) else data).encode()
@@ -108,7 +113,9 @@ def _header(content: bytes, draw: random.Random) -> bytes:
     try:
         length = struct.unpack("<Q", content[:HEADER])[0]
         header = json.loads(content[HEADER : HEADER + length])
-    except (ValueError, struct.error):
+    except (ValueError, RecursionError, struct.error):
+        return _bytes(content, draw)
+    if not isinstance(header, dict):
         return _bytes(content, draw)
     names = [name for name in header if name != "__metadata__"]
     if draw.random() < 0.5 and names:
