@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from bpc.hub.note import NoteError, note_of, write_note
+from bpc.hub.note import NoteError, note_of, parts_of, write_note
 
 
 def note_masks(model: nn.Module, attached: bool) -> None:
@@ -26,9 +26,10 @@ def note_masks(model: nn.Module, attached: bool) -> None:
         write_note(own, note_of(config).model_copy(update={"masked": attached}))
     except NoteError:  # another tool's note stands there, and that tool loads the model
         return
+    new = {id(config): own} | {id(part): parts_of(own)[name] for name, part in parts_of(config).items()}
     for module in model.modules():
-        if module.__dict__.get("config") is config:
-            module.config = own
+        if (replacing := new.get(id(module.__dict__.get("config")))) is not None:
+            module.config = replacing
 
 
 def without_masks(config: Any) -> Any:

@@ -67,7 +67,11 @@ def note_of(config: Any) -> Note:
 
 
 def write_note(config: Any, note: Note) -> None:
-    """Put a note into a config; an empty one takes the old away. Raises `NoteError` where another tool's stands."""
+    """Put a note into a config and its parts; an empty one takes the old away.
+
+    A part, such as ``text_config``, is what transformers reads where only that part of the model is loaded. Raises
+    `NoteError` where another tool's note stands.
+    """
     content = getattr(config, _KEY, None)
     if content is not None and not (isinstance(content, dict) and content.get("quant_method") == METHOD):
         raise NoteError(
@@ -78,3 +82,11 @@ def write_note(config: Any, note: Note) -> None:
         setattr(config, _KEY, note.plain())
     elif content is not None:
         delattr(config, _KEY)
+    for part in parts_of(config).values():
+        write_note(part, note)
+
+
+def parts_of(config: Any) -> dict[str, Any]:
+    """The configs that a config of several models holds."""
+    named = ((name, getattr(config, name, None)) for name in getattr(config, "sub_configs", ()))
+    return {name: part for name, part in named if hasattr(part, "save_pretrained")}

@@ -72,8 +72,13 @@ def resize(model: nn.Module, note: Note) -> None:
 
     A model of another class takes what it shares with the noted one: the base model of one with a head, and the other
     way round. Buffers that checkpoints leave out keep their size until `cut_buffers`. Raises `NoteError` where the
-    config makes other sizes than it did.
+    config makes other sizes than it did, and for a part that names its layers in another way.
     """
+    if note.shapes and not any(_find(model, name) for name in note.shapes):
+        raise NoteError(
+            f"no layer that the small model's config.json tells of ({next(iter(note.shapes))}, …) is in "
+            f"{type(model).__name__}: load it as the class it was saved from, and take the part from that"
+        )
     new: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old ones, whose ids must stay theirs
     for name, dims in note.shapes.items():
         found = _find(model, name)

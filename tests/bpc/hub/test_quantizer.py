@@ -233,3 +233,23 @@ def test_a_loaded_model_shrinks_and_saves_again(bert: Any, tmp_path: Path) -> No
     with torch.no_grad():
         torch.testing.assert_close(again(**TEXT).logits, loaded(**TEXT).logits, atol=1e-4, rtol=1e-4)
         assert torch.equal(bpc.load(tmp_path / "twice").module(**TEXT).logits, again(**TEXT).logits)
+
+
+def test_a_part_of_a_model_that_names_its_layers_otherwise_is_refused(tmp_path: Path) -> None:
+    tower = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "num_hidden_layers": 1}
+    config = transformers.CLIPConfig(
+        text_config={**tower, "vocab_size": 60, "max_position_embeddings": 20},
+        vision_config={**tower, "image_size": 8, "patch_size": 4},
+        projection_dim=16,
+    )
+    model: Any = _spread(transformers.CLIPModel(config))
+    _zero(model, **{"text_model.encoder.layers.0.mlp.fc1": slice(0, 20)})
+    _zero(model, **{"vision_model.encoder.layers.0.mlp.fc1": slice(0, 10)})
+    inputs = {**TEXT, "pixel_values": torch.randn(2, 3, 8, 8)}
+    dense = DenseModel.from_shrink(passes.shrink(passes.trace(model, inputs)), model)
+    dense.module.save_pretrained(tmp_path)
+    with torch.no_grad():
+        whole = transformers.AutoModel.from_pretrained(tmp_path)
+        torch.testing.assert_close(whole(**inputs).logits_per_text, model(**inputs).logits_per_text)
+    with pytest.raises(ValueError, match=r"is in CLIPTextModel: load it as the class it was saved from"):
+        transformers.CLIPTextModel.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
