@@ -115,8 +115,9 @@ def hash_of(data: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and torch's names as JSON has them."""
-    return json.loads(json.dumps(value, default=lambda v: asdict(v) if hasattr(v, "__dataclass_fields__") else str(v)))
+    """Dataclasses, tuples and torch's names as JSON has them; infinities, which it has not, in words."""
+    text = json.dumps(value, default=lambda v: asdict(v) if hasattr(v, "__dataclass_fields__") else str(v))
+    return json.loads(text, parse_constant=str)
 
 
 def versions() -> dict[str, str]:

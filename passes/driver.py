@@ -139,7 +139,7 @@ def shrink(
         view="graph",
         dtype=str(least_precise(graph_module)).removeprefix("torch."),
         seed=SEED,
-        options={**asdict(options), "tolerance": tolerance},
+        options=plain({**asdict(options), "tolerance": tolerance}),
         versions=versions(),
         masked=masked_digests,
         small=digests(small.named_parameters()),

@@ -43,6 +43,12 @@ def test_it_says_where_nothing_was_run() -> None:
     assert passes.shrink(graph, verify=False).certificate.agreement is None
 
 
+def test_a_tolerance_without_end_is_read_back() -> None:
+    graph = passes.trace(nn.Linear(3, 2), torch.randn(3, 3))
+    text = passes.shrink(graph, tolerance=float("inf")).certificate.to_json()
+    assert Certificate.from_json(text).options["tolerance"] == "Infinity"
+
+
 def test_the_same_shrink_leaves_the_same_text(result: passes.ShrinkResult) -> None:
     text = result.certificate.to_json()
     assert Certificate.from_json(text) == Certificate.from_json(Certificate.from_json(text).to_json())
