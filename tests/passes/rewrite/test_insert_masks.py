@@ -97,6 +97,12 @@ def test_idempotent(graph: fx.GraphModule) -> None:
     assert again.graph_module is first.graph_module
 
 
+def test_one_mask_may_serve_several_parameters(graph: fx.GraphModule) -> None:
+    step = InsertMasks(dict.fromkeys(("a.weight", "b.weight"), Half()))
+    first = step.run(graph)
+    assert not step.run(first.graph_module).modified
+
+
 def test_masks_can_be_added_one_after_the_other(graph: fx.GraphModule) -> None:
     a, b = Half(), Half()
     x = torch.randn(3, 4)

@@ -43,6 +43,17 @@ def test_expanded_groups_keep_as_many_copies_as_each_group_has() -> None:
     assert keeps(coupling, expanded, 2) == [T, F, F]
 
 
+def test_fused_attention_with_uneven_groups_keeps_its_other_arguments() -> None:
+    sketch = Sketch()
+    q, k, v = (sketch.free("b", heads, 5, 2, name=name) for name, heads in (("q", 6), ("k", 2), ("v", 2)))
+    out = sketch.call(aten.scaled_dot_product_attention.default, q, k, v, scale=0.3, enable_gqa=True)
+    coupling = sketch.coupling({out: torch.tensor([T, T, F, T, F, F])[:, None, None]})
+    rewrite_repeats(sketch.module, coupling)
+    assert out.kwargs == {"scale": 0.3}
+    chosen = out.args[1:]
+    assert [n.target for n in chosen] == [aten.index_select.default] * 2  # type: ignore[union-attr]
+
+
 def test_an_index_takes_a_free_name_and_is_no_part_of_the_state() -> None:
     sketch = Sketch()
     sketch.module.head_index_0 = "taken"
