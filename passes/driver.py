@@ -21,6 +21,7 @@ from passes.ir.session import exclusive
 from passes.masks import MaskError, MaskSource, resolve_masks
 from passes.options import Granularity, ShrinkOptions
 from passes.plan.check import Check, example_check
+from passes.plan.data import merge_folds
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import Origin, Plan
 from passes.planning import plan_shrink
@@ -109,7 +110,7 @@ def shrink(
     if outcome.facts["replace-constants"]["constants"]:
         small, again = _shrink_again(small, options)
         record += again
-    folds = tuple(outcome.facts["fold-constants"]["folds"])
+    folds = merge_folds(outcome.facts["fold-constants"]["folds"] + outcome.facts["shrink-dims"]["folds"])
     agreement = None
     if reference is not None:
 

@@ -19,8 +19,8 @@ def exportable_attention(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A copy in which attention nodes read keys and values expanded to their heads, masks to their rows and columns."""
     result = copy_graph(graph_module)
     for node in result.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
+        _expand_mask(node)  # first: it reads the lengths of the keys
         _expand_heads(node)
-        _expand_mask(node)
     result.recompile()
     return result
 

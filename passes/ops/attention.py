@@ -24,10 +24,6 @@ def operands(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, fx.Node | None]:
     return given["query"], given["key"], given["value"], tensor_argument(node, "attn_mask")
 
 
-def has_dropout(node: fx.Node) -> bool:
-    return bool(argument(node, "dropout_p") != 0.0)
-
-
 def group_size(node: fx.Node) -> int:
     """Query heads per key/value head."""
     q, k, _, _ = operands(node)
@@ -48,7 +44,7 @@ def constant(node: fx.Node, facts: Facts) -> Fact:
     fake = tensor_of(node)
     assert fake is not None
     v = facts.fact(operands(node)[2])
-    if has_dropout(node) or not bool(v.const.any()):
+    if not bool(v.const.any()):
         return nothing_constant(fact_shape(node), fake.dtype)
     kept = collapse_fact(v, [v.const.dim() - 2])
     group, shape = group_size(node), fact_shape(node)
@@ -106,6 +102,11 @@ def resize(node: fx.Node, keeps: Keeps) -> None:
         set_argument(node, "scale", float(shape_of(operands(node)[0])[-1]) ** -0.5)
 
 
+def _applies(node: fx.Node) -> bool:
+    """No active dropout, which draws other numbers for every head when one of them goes, and heads that agree."""
+    return argument(node, "dropout_p") == 0.0 and _heads_agree(node)
+
+
 def _heads_agree(node: fx.Node) -> bool:
     """Key and value have one head count, which divides the query's; the dims in front agree, and nothing broadcasts."""
     q, k, v = (shape_of(n) for n in operands(node)[:3])
@@ -118,6 +119,6 @@ def _heads_agree(node: fx.Node) -> bool:
     return same_sizes(k[:-2], v[:-2]) and same_sizes(q[:-3], k[:-3]) and (grouped or same_sizes((heads,), (key_heads,)))
 
 
-RULE = Rule("attention", constant, live, ties, resize, Kind.ATTENTION, applies=_heads_agree)
+RULE = Rule("attention", constant, live, ties, resize, Kind.ATTENTION, applies=_applies)
 
 RULES = {torch.ops.aten.scaled_dot_product_attention.default: RULE}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 import torch
@@ -32,6 +33,20 @@ class Fold:
     columns: tuple[_Size, ...]
     constants: tuple[float, ...]
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+
+def merge_folds(folds: Iterable[Fold]) -> tuple[Fold, ...]:
+    """One fold per weight: columns that folded later join those of the weight's first fold. No column folds twice."""
+    merged: dict[str, Fold] = {}
+    for fold in folds:
+        first = merged.setdefault(fold.weight, fold)
+        if first is not fold:
+            pairs = sorted(
+                zip(first.columns + fold.columns, first.constants + fold.constants, strict=True), key=itemgetter(0)
+            )
+            columns, constants = zip(*pairs, strict=True)
+            merged[fold.weight] = replace(first, columns=columns, constants=constants)
+    return tuple(merged.values())
 
 
 @dataclass(frozen=True)

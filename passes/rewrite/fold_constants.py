@@ -31,10 +31,14 @@ class FoldConstants(Pass):
         result = copy_graph(graph_module)
         del graph_module
         collect_replaced(result)
-        constants = Constants(result)
-        folds = [f for uses in constants.uses.values() if (f := _fold_uses(result, constants, uses)) is not None]
+        folds = fold_constants(result, Constants(result))
         result.recompile()
         return PassResult(result, bool(folds), {"folds": folds})
+
+
+def fold_constants(graph_module: fx.GraphModule, constants: Constants) -> list[Fold]:
+    """Fold in place all that ``constants`` found. The facts are out of date afterwards if anything was folded."""
+    return [f for uses in constants.uses.values() if (f := _fold_uses(graph_module, constants, uses)) is not None]
 
 
 def _fold_uses(graph_module: fx.GraphModule, constants: Constants, uses: list[LinearForm]) -> Fold | None:

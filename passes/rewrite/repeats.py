@@ -9,17 +9,16 @@ Part of `shrink_dims`; the relation itself is `Repeat` in `passes.ops.ties`.
 from __future__ import annotations
 
 import torch
-from torch import fx
 
 from passes.analysis.coupling.solver import Coupling
-from passes.ir.graph import free_name, set_attribute
 from passes.ops.arguments import set_argument
 from passes.ops.ties import Repeat
+from passes.rewrite.selected import select
 
 aten = torch.ops.aten
 
 
-def rewrite_repeats(graph_module: fx.GraphModule, coupling: Coupling) -> None:
+def rewrite_repeats(coupling: Coupling) -> None:
     """Rewrite in place, before literal sizes are (the sizes of expanded dims follow ``coupling``)."""
     for number, repeat in enumerate(coupling.ties.repeats):
         part = coupling.keeps[coupling.class_of[repeat.part]]
@@ -30,7 +29,7 @@ def rewrite_repeats(graph_module: fx.GraphModule, coupling: Coupling) -> None:
             _shrink_groups(repeat, coupling, per_group.pop())
         else:
             owners = torch.arange(len(part)) // repeat.group
-            _select_owners(graph_module, repeat, (torch.cumsum(whole, 0) - 1)[owners[part]], f"head_index_{number}")
+            _select_owners(repeat, coupling, (torch.cumsum(whole, 0) - 1)[owners[part]], f"head_index_{number}")
 
 
 def _shrink_groups(repeat: Repeat, coupling: Coupling, group: int) -> None:
@@ -40,13 +39,9 @@ def _shrink_groups(repeat: Repeat, coupling: Coupling, group: int) -> None:
         set_argument(repeat.node, "repeats", group)
 
 
-def _select_owners(graph_module: fx.GraphModule, repeat: Repeat, index: torch.Tensor, name: str) -> None:
-    node, graph = repeat.node, graph_module.graph
-    name = free_name(graph_module, name)
-    set_attribute(graph_module, name, index)
-    with graph.inserting_before(node):
-        positions = graph.get_attr(name)
-        chosen = graph.call_function(aten.index_select.default, (repeat.operand, repeat.dim, positions))
+def _select_owners(repeat: Repeat, coupling: Coupling, index: torch.Tensor, name: str) -> None:
+    node = repeat.node
+    chosen = select(repeat.operand, repeat.dim, index, repeat.part, coupling, name)
     if repeat.copies is not None:  # the reshape reads (.., heads, 1, ..) instead of the expanded value
         node.args = (chosen, *node.args[1:])
     elif node.target is aten.repeat_interleave.self_int:

@@ -57,3 +57,22 @@ def test_masks_that_broadcast_are_exported(shape: tuple[int, ...], dtype: torch.
     agreement = export_onnx(graph, tmp_path / "model.onnx").agreement
     assert agreement is not None
     assert agreement.max_abs_diff <= 1e-5
+
+
+class Grouped(nn.Module):
+    """Two query heads read one key head, under a number of their own each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(2))
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        mask = self.bias.view(1, 2, 1, 1)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, k, attn_mask=mask, enable_gqa=True)
+
+
+def test_grouped_heads_under_a_mask_that_broadcasts_are_exported(tmp_path: Path) -> None:
+    graph = passes.trace(Grouped(), (torch.randn(2, 2, 5, 4), torch.randn(2, 1, 7, 4)))
+    agreement = export_onnx(graph, tmp_path / "model.onnx").agreement
+    assert agreement is not None
+    assert agreement.max_abs_diff <= 1e-5

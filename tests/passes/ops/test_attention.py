@@ -31,11 +31,14 @@ def test_constant_values_come_out_for_every_query_head_of_the_group() -> None:
     assert fact.value[0, :, 0, 1].tolist() == [3.0, 3.0, 0.0, 0.0]
 
 
-def test_dropout_makes_nothing_constant() -> None:
+def test_active_dropout_is_no_case_of_the_rule() -> None:
+    """Without one of its heads the others would drop other entries."""
     sketch = Sketch()
     x = sketch.input("b", 2, "t", 2)
     out = sketch.call(SDPA, x, x, sketch.fixed(x, [1.0, NAN]), None, 0.5)
+    assert rule_for(out) is not RULE
     assert not bool(sketch.constants(out).fact(out).const.any())
+    assert rule_for(sketch.call(SDPA, x, x, x, None, 0.0)) is RULE
 
 
 def test_what_a_live_head_reads() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from passes.plan.data import Cut, Fold, HeadView, cut_tensor
+from passes.plan.data import Cut, Fold, HeadView, cut_tensor, merge_folds
 from passes.plan.errors import PlanError
 from passes.plan.plan import Plan
 
@@ -27,6 +27,17 @@ def test_plans_survive_json() -> None:
     text = PLAN.to_json()
     assert Plan.from_json(text) == PLAN
     assert Plan.from_json(json.dumps(json.loads(text))).to_json() == text
+
+
+def test_folds_of_one_weight_become_one() -> None:
+    """The first says whether the layer had a bias; columns come in order, each with its constant."""
+    first, other = (
+        Fold("a.weight", "a.bias", True, 1, (1, 4), (0.5, 2.0)),
+        Fold("b.weight", "b.bias", False, 1, (0,), (3.0,)),
+    )
+    later = Fold("a.weight", "a.bias", False, 1, (0, 2), (7.0, 8.0))
+    merged = Fold("a.weight", "a.bias", True, 1, (0, 1, 2, 4), (7.0, 0.5, 8.0, 2.0))
+    assert merge_folds([first, other, later]) == (merged, other)
 
 
 def test_plans_are_pickled_as_data() -> None:

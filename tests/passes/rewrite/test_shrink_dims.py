@@ -107,6 +107,56 @@ def test_groups_of_a_convolution_go() -> None:
     torch.testing.assert_close(result(x), graph(x))
 
 
+class Folded(nn.Module):
+    """The second linear reads constants only, so the third does too: what the second folds, the third sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.mid, self.down = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+        with torch.no_grad():
+            self.up.weight[:4] = 0
+            self.mid.weight[:, 4:] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(torch.relu(self.mid(torch.tanh(self.up(x)))))
+
+
+def test_what_is_cut_is_folded_by_the_same_facts() -> None:
+    """Nothing was folded before: the pass folds what its own analysis calls constant, and says so."""
+    graph, x = trace(Folded().double(), torch.randn(2, 4).double()), torch.randn(3, 4).double()
+    result = ShrinkDims().run(graph)
+    assert {fold.weight for fold in result.facts["folds"]} == {"mid.weight", "down.weight"}
+    assert get_attribute(result.graph_module, "down.weight").shape[1] == 1
+    torch.testing.assert_close(result.graph_module(x), graph(x), rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_is_left_to_fold() -> None:
+    assert ShrinkDims().run(prepared(HEADS, MASKS)).facts["folds"] == []
+
+
+class Doubled(nn.Module):
+    """Every feature twice, and the first of them all added to each: the slice reads what a choice of features gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down = nn.Linear(6, 4), nn.Linear(8, 3)
+        with torch.no_grad():
+            self.down.weight[:, 4] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        twice = self.up(x).repeat_interleave(2, -1)
+        return self.down(twice[:, :1] + twice * 0.5)
+
+
+def test_a_resize_reads_a_choice_that_the_pass_made() -> None:
+    graph, x = trace(Doubled(), torch.randn(3, 5, 6)), torch.randn(2, 7, 6)
+    small = ShrinkDims().run(graph).graph_module
+    assert get_attribute(small, "down.weight").shape == (3, 7)
+    torch.testing.assert_close(small(x), graph(x))
+
+
 class Repeated(nn.Module):
     """Two key heads serve three query heads each; of the second one's, only the first is read."""
 
