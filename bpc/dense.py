@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from bpc.directory import (
     write_directory,
 )
 from bpc.hub.note import note_of
+from bpc.hub.repository import upload
 from bpc.hub.sizes import note_sizes
 from passes.certificate import Certificate
 from passes.driver import ShrinkResult, shrink
@@ -250,10 +252,21 @@ class DenseModel:
 
         return export_onnx(self, path, target=target, dtype=dtype, **options)
 
-    def save_pretrained(self, path: str | Path, *, max_shard_size: int | str | None = None) -> None:
+    def save_pretrained(
+        self,
+        path: str | Path,
+        *,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> None:
         """Write a directory that `load` and, with bpc imported, transformers' ``from_pretrained`` read.
 
         It holds config.json, model.safetensors (or files of at most ``max_shard_size``), bpc.json, certificate.json.
+        ``push_to_hub`` uploads it, with what else lies in it (tokenizer, card), to the repository ``repo_id``, by
+        default the directory's name.
 
         An interrupted save leaves what was there. Raises NotADirectoryError where ``path`` is a file, `ModuleViewError`
         for a model without a module view, and TypeError for one without a transformers config (save its graph:
@@ -265,6 +278,16 @@ class DenseModel:
             certificate = certificate.of_module(plan, view.granularity, tensors)
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         write_directory(path, Saved(view, self._cuts, self.example_inputs, certificate), **options)
+        if push_to_hub:
+            upload(Path(path), repo_id or Path(path).resolve().name, private=private, token=token)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
+    ) -> None:
+        """Upload what `save_pretrained` writes; its ``options`` are taken too. `load` reads it by ``repo_id``."""
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "model"
+            self.save_pretrained(target, push_to_hub=True, repo_id=repo_id, private=private, token=token, **options)
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
@@ -298,11 +321,14 @@ def load(
     model_class: Any = None,
     dtype: Any = None,
     device_map: Any = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
     check_hashes: bool = True,
 ) -> DenseModel:
     """Load what `DenseModel.save_pretrained` wrote. Raises `LoadError`, naming the file, for anything else.
 
+    ``path``: a directory, or the id of a hub repository ("owner/name"), of which ``revision`` says the branch, tag or
+    commit.
     ``model_class``: the module's class where it is the user's own and not imported yet. ``dtype``, ``device_map``: as
     for transformers' ``from_pretrained``; by default every weight keeps the dtype it was saved in, on the CPU.
     ``trust_remote_code``: run Python code that the directory brings along (``auto_map`` in config.json).
@@ -310,6 +336,7 @@ def load(
     """
     saved = read_directory(
         path,
+        revision=revision,
         check_hashes=check_hashes,
         model_class=model_class,
         dtype=dtype,

@@ -22,6 +22,7 @@ from torch import nn
 from bpc.configs import ConfigError
 from bpc.hub.load import WEIGHT_FILES, load_module
 from bpc.hub.note import NoteError
+from bpc.hub.repository import local_directory
 from bpc.hub.sizes import unsavable
 from bpc.plan_file import ExampleEntries, PlanFile, TensorEntry, ValueEntry, plan_text
 from bpc.writing import new_files
@@ -111,13 +112,19 @@ def write_directory(path: str | Path, saved: Saved, **options: Any) -> None:
         (work / PLAN_FILE).write_text(plan_text(content, work.glob("*.safetensors")))
 
 
-def read_directory(path: str | Path, *, check_hashes: bool = True, **options: Any) -> Saved:
+def read_directory(
+    path: str | Path, *, revision: str | None = None, check_hashes: bool = True, **options: Any
+) -> Saved:
     """Read what `write_directory` of this or an earlier version wrote.
 
-    ``check_hashes``: False where another program has written the weights since. ``options``: as for
-    `bpc.hub.load.load_module`. Raises `LoadError`, and nothing else, naming the file.
+    ``path``, ``revision``: see `bpc.hub.repository.local_directory`. ``check_hashes``: False where another program has
+    written the weights since. ``options``: as for `bpc.hub.load.load_module`. Raises `LoadError`, and nothing else,
+    naming the file.
     """
-    directory = Path(path)
+    try:
+        directory = local_directory(path, revision, code=bool(options.get("trust_remote_code")))
+    except NoteError as error:
+        raise LoadError(str(error)) from error
     try:
         stored = PlanFile((directory / PLAN_FILE).read_bytes(), check_hashes=check_hashes)
         if check_hashes and (changed := stored.changed_file(directory)) is not None:

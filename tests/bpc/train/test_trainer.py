@@ -213,3 +213,36 @@ def test_a_run_that_diverges_is_stopped(make_program: Make, arguments: Make, dat
 def test_a_teacher_is_a_model(make_program: Make, arguments: Make) -> None:
     with pytest.raises(TypeError, match="teacher= takes a loaded model"):
         Trainer(program=make_program(), teacher="bert-base", args=arguments())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("every", "best"), [(2, 10), (7, 12)])
+def test_the_best_checkpoint_is_one_at_the_final_threshold(
+    make_program: Make,
+    arguments: Make,
+    dataset: list[dict[str, Any]],
+    every: int,
+    best: int,
+) -> None:
+    """By a metric that only gets worse the first checkpoint would be the best, in which nothing is pruned."""
+    settings = {
+        "save_strategy": "steps", "eval_strategy": "steps", "save_steps": every, "eval_steps": every,
+        "load_best_model_at_end": True, "metric_for_best_model": "steps", "greater_is_better": False,
+    }  # fmt: skip
+    steps: list[int] = []
+    program = make_program()
+    trainer = Trainer(
+        program=program,
+        args=arguments(max_steps=12, **settings),
+        train_dataset=dataset,
+        eval_dataset=dataset[:8],
+        compute_metrics=lambda _: {"steps": len(steps)},
+    )
+
+    class Count(TrainerCallback):
+        def on_evaluate(self, *_: Any, **__: Any) -> None:
+            steps.append(trainer.state.global_step)
+
+    trainer.add_callback(Count())
+    trainer.train()
+    assert trainer.state.best_global_step == best
+    assert program.mask_set.threshold == pytest.approx(0.1)
