@@ -34,6 +34,7 @@ from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import new_model_file, write
 from bpc.emit.tables import IndexTables
 from bpc.emit.untranslated import untranslated
+from bpc.emit.wide import in_float32
 from bpc.timing.feed import INPUTS_KEY
 from passes.certificate import Certificate
 from passes.frontend.trace import exported_program
@@ -89,7 +90,8 @@ def export_onnx(
     path: the ``.onnx`` file. Written beside the destination, checked, then moved in place; over 1.9 GB of weights
         go to ``<path>.data``.
     target: ONNX Runtime's CPU or CUDA provider.
-    dtype: "float32"; "int8" (linear layers, see `bpc.emit.quantize`); for CUDA also "float16" and "bfloat16".
+    dtype: what is written, whatever the model is held in: "float32"; "int8" (linear layers, see `bpc.emit.quantize`);
+        for CUDA also "float16" and "bfloat16".
     recipe: the forms to use, e.g. read from another file with `read_recipe`; None: the shipped default of the target.
     autotune: measure the forms on this machine (CPU target) instead, at the (batch, length) pairs of
         ``tuning_shapes``; what was measured is stored in the file, and its recipe repeats the export elsewhere.
@@ -115,7 +117,7 @@ def export_onnx(
         )
     if calibration is not None and dtype != "int8":
         raise ValueError(f'calibration inputs are for dtype="int8", not {dtype}')
-    graph = graph_of(source)
+    graph = in_float32(graph_of(source), check=check)
     program = exported_program(exportable_attention(graph))
     axes = dynamic_axes(graph, program)
     model = to_onnx(graph, program, axes, opset)
