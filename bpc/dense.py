@@ -265,8 +265,8 @@ class DenseModel:
         """Write a directory that `load` and, with bpc imported, transformers' ``from_pretrained`` read.
 
         It holds config.json, model.safetensors (or files of at most ``max_shard_size``), bpc.json, certificate.json.
-        ``push_to_hub`` uploads it, with what else lies in it (tokenizer, card), to the repository ``repo_id``, by
-        default the directory's name.
+        ``push_to_hub`` uploads it, with a tokenizer, processor and card beside it, to the repository ``repo_id``, by
+        default the directory's name; ``private`` and ``token`` are huggingface_hub's, and so are errors of the upload.
 
         An interrupted save leaves what was there. Raises NotADirectoryError where ``path`` is a file, `ModuleViewError`
         for a model without a module view, and TypeError for one without a transformers config (save its graph:

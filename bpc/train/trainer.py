@@ -169,7 +169,7 @@ class Trainer(transformers.Trainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Only a checkpoint at the final threshold can be the best: before it little is pruned, and scores are high."""
-        if self.mask_set is not None and self.args.metric_for_best_model is not None:
+        if self.mask_set is not None:
             schedule = self.mask_set.settings.schedule
             if schedule.remaining(self.state.global_step / max(self.state.max_steps, 1)) > 0:
                 return False
