@@ -11,8 +11,19 @@ if TYPE_CHECKING:
     from bpc.program import Program, compile
     from bpc.spec import Spec, load_spec
     from bpc.train import Trainer
+    from bpc.vocabulary.trim import trim_vocabulary
 
-__all__ = ["DenseModel", "Program", "Spec", "Trainer", "compile", "export_onnx", "load", "load_spec"]
+__all__ = [
+    "DenseModel",
+    "Program",
+    "Spec",
+    "Trainer",
+    "compile",
+    "export_onnx",
+    "load",
+    "load_spec",
+    "trim_vocabulary",
+]
 
 _HOMES = {
     "DenseModel": "bpc.dense",
@@ -23,6 +34,7 @@ _HOMES = {
     "export_onnx": "bpc.emit.onnx",
     "load": "bpc.dense",
     "load_spec": "bpc.spec",
+    "trim_vocabulary": "bpc.vocabulary.trim",
 }
 
 

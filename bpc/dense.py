@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from bpc.directory import (
 )
 from bpc.hub.note import note_of
 from bpc.hub.repository import upload
-from bpc.hub.sizes import note_sizes
+from bpc.hub.sizes import note_sizes, tensors_of
 from passes.certificate import Certificate
 from passes.driver import ShrinkResult, shrink
 from passes.frontend.reference import masked_reference
@@ -31,6 +32,7 @@ from passes.frontend.trace import trace
 from passes.ir.info import trace_info
 from passes.ir.manager import PassManager
 from passes.plan.copies import full_copy
+from passes.plan.data import Cut
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import ModuleView, Plan
 from passes.report import ShrinkReport, count_parameters
@@ -186,6 +188,27 @@ class DenseModel:
         finally:
             self.module.train(was_training)
 
+    def resized(self, module: nn.Module, dims: Mapping[str, int], example: Example) -> DenseModel:
+        """The same cuts around another ``module``, whose tensors named in ``dims`` have another size in that dim.
+
+        No cut may be along these dims. ``example``: inputs to trace the module with. Nothing vouches for the new
+        weights: there is no certificate.
+        """
+        view, old, new = self._module_view(), tensors_of(self.module), tensors_of(module)
+        gone = {id(old[name]): old[name].numel() - new[name].numel() for name in dims}
+
+        def adapted(plan: Plan) -> Plan:
+            sizes = {name: (dim, new[name].shape[dim]) for name, dim in dims.items()}
+            return replace(
+                plan, cuts=tuple(_with_size(cut, sizes.get(cut.parameter)) for cut in plan.cuts), origin=None
+            )
+
+        cuts = self._cuts
+        if cuts is not None:
+            cuts = replace(cuts, plan=adapted(cuts.plan), parameters=cuts.parameters - sum(gone.values()))
+        moved = replace(view, module=module, plan=adapted(view.plan))
+        return DenseModel(adapted(self.plan), view=lambda: moved, example_inputs=example, cuts=cuts)
+
     @property
     def config(self) -> Any:
         """The module's transformers config, with the note of its sizes. Raises AttributeError where it has none."""
@@ -288,6 +311,13 @@ class DenseModel:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "model"
             self.save_pretrained(target, push_to_hub=True, repo_id=repo_id, private=private, token=token, **options)
+
+
+def _with_size(cut: Cut, size: tuple[int, int] | None) -> Cut:
+    """A cut of a tensor that has another size in one dim: (dim, size)."""
+    if size is None:
+        return cut
+    return replace(cut, shape=(*cut.shape[: size[0]], size[1], *cut.shape[size[0] + 1 :]))
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:

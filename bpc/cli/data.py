@@ -29,25 +29,44 @@ class Columns:
 
 def read_table(path: Path, columns: Columns) -> list[dict[str, str]]:
     """The rows of a .csv, .tsv or .jsonl file that have a text and a label. Raises `CommandError`."""
+    return _read_columns(path, columns.names)
+
+
+def read_texts(path: Path, column: str) -> list[str]:
+    """The lines of a .txt file that are not blank, or what stands in a column of another. Raises `CommandError`."""
+    if path.suffix != ".txt":
+        return [row[column] for row in _read_columns(path, (column,))]
+    try:
+        texts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from error
+    if not texts:
+        raise CommandError(f"{path} has no lines of text")
+    return texts
+
+
+def _read_columns(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
     if path.suffix not in (".csv", ".tsv", ".jsonl"):
         raise CommandError(f"{path}: data files are .csv, .tsv or .jsonl")
     try:
         rows = _read_rows(path)
     except UnicodeDecodeError as error:
-        raise CommandError(
-            f"{path} is not UTF-8 (byte {error.start}: {error.reason}); convert it, e.g. with iconv"
-        ) from error
+        raise _not_utf8(path, error) from error
     except csv.Error as error:
         raise CommandError(f"{path} cannot be read as {path.suffix[1:].upper()}: {error}") from error
     if not rows:
         raise CommandError(f"{path} has no rows")
-    missing = [name for name in columns.names if name not in rows[0]]
+    missing = [name for name in names if name not in rows[0]]
     if missing:
         raise CommandError(f"{path} has no column {missing[0]!r}; its columns: {', '.join(map(str, rows[0]))}")
-    complete = [{name: str(row[name]) for name in columns.names} for row in rows if all(_given(row, columns))]
+    complete = [{name: str(row[name]) for name in names} for row in rows if all(_given(row, names))]
     if not complete:
-        raise CommandError(f"{path}: no row has all of {', '.join(columns.names)}")
+        raise CommandError(f"{path}: no row has all of {', '.join(names)}")
     return complete
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> CommandError:
+    return CommandError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); convert it, e.g. with iconv")
 
 
 def _read_rows(path: Path) -> list[Mapping[str, Any]]:
@@ -67,8 +86,8 @@ def _json_row(path: Path, number: int, line: str) -> Mapping[str, Any]:
     return row
 
 
-def _given(row: Mapping[str, Any], columns: Columns) -> list[bool]:
-    return [row.get(name) not in (None, "") for name in columns.names]
+def _given(row: Mapping[str, Any], names: Sequence[str]) -> list[bool]:
+    return [row.get(name) not in (None, "") for name in names]
 
 
 class LabelledTexts(Dataset[dict[str, Any]]):

@@ -27,7 +27,7 @@ def note_sizes(small: nn.Module, cuts: Iterable[Cut] = (), before: Note | None =
     config: Any = getattr(small, "config", None)
     if hasattr(config, "save_pretrained"):
         try:
-            write_note(config, differences(_skeleton(small), small, cuts, before or Note()))
+            write_note(config, differences(skeleton(small), small, cuts, before or Note()))
         except NoteError as refusal:
             small.__dict__[_UNSAVABLE] = str(refusal)
 
@@ -40,11 +40,11 @@ def unsavable(small: nn.Module) -> str:
 def differences(full: nn.Module, small: nn.Module, cuts: Iterable[Cut], before: Note) -> Note:
     """How ``small`` differs from ``full``, a model of the same class without weights, which takes its sizes."""
     cut_of = {cut.parameter: cut for cut in cuts}
-    by_config, saved = _tensors(full), small.state_dict().keys()
+    by_config, saved = tensors_of(full), small.state_dict().keys()
     shapes: dict[str, dict[int, tuple[int, int]]] = {}
     biases: dict[str, int] = {}
     kept: dict[str, dict[int, tuple[int, ...]]] = {}
-    for name, tensor in _tensors(small).items():
+    for name, tensor in tensors_of(small).items():
         if name not in by_config:
             if _find(full, name) is not None and tensor.dim() == 1:
                 biases[name] = len(tensor)
@@ -138,8 +138,8 @@ def unfit(model: nn.Module, note: Note, stored: Mapping[str, tuple[int, ...]]) -
     return None
 
 
-def _skeleton(module: nn.Module) -> nn.Module:
-    """The model that a module's config makes, without weights."""
+def skeleton(module: nn.Module) -> nn.Module:
+    """The model that a module's config makes, without weights. Raises `NoteError` where it makes none."""
     config = copy.deepcopy(module.config)
     try:
         with torch.random.fork_rng(devices=()), torch.device("meta"):
@@ -172,7 +172,8 @@ def _like(old: torch.Tensor, shape: list[int]) -> torch.Tensor:
     return nn.Parameter(empty, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else empty
 
 
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, tied ones under each of their names."""
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 

@@ -40,12 +40,13 @@ def _exit_code(error: Exception) -> int | None:
     from bpc.emit.check import ExportError
     from bpc.hub.note import NoteError
     from bpc.spec import SpecError
+    from bpc.vocabulary.errors import VocabularyError
     from passes import MaskError, TraceError, VerificationError
     from passes.plan.errors import ModuleViewError
 
     if isinstance(error, VerificationError | ExportError):
         return DIFFERENT
     mendable = CommandError | SpecError | MaskError | NoteError | TraceError | LoadError | ModuleViewError | OSError
-    if isinstance(error, mendable):
+    if isinstance(error, mendable | VocabularyError):
         return FAILED
     return None

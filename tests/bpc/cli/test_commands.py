@@ -10,7 +10,9 @@ import pytest
 from tests.bpc.cli.commands import run
 
 
-@pytest.mark.parametrize("command", [[], ["prune"], ["inspect"], ["shrink"], ["verify"], ["export"], ["bench"]])
+@pytest.mark.parametrize(
+    "command", [[], ["prune"], ["inspect"], ["shrink"], ["trim-vocab"], ["verify"], ["export"], ["bench"]]
+)
 def test_every_command_has_help(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
+from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table, read_texts
 from bpc.cli.models import load_tokenizer
 from bpc.terminal.errors import CommandError
 
@@ -41,6 +41,18 @@ def test_tables_of_every_kind_read_alike(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text('{"text": "a, b", "label": 1}\n{"text": "c", "label": null}\n')
     for name in ("d.csv", "d.tsv", "d.jsonl"):
         assert read_table(tmp_path / name, Columns()) == [{"text": "a, b", "label": "1"}], name
+
+
+def test_texts_alone_come_from_lines_or_a_column(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\ufeffa, b\n\n c\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text('words,label\n"a, b",\n c,1\n,1\n')
+    assert read_texts(tmp_path / "t.txt", "words") == read_texts(tmp_path / "t.csv", "words") == ["a, b", " c"]
+    (tmp_path / "t.txt").write_text("\n")
+    with pytest.raises(CommandError, match="has no lines of text"):
+        read_texts(tmp_path / "t.txt", "text")
+    (tmp_path / "t.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(CommandError, match="is not UTF-8"):
+        read_texts(tmp_path / "t.txt", "text")
 
 
 def test_labels_that_are_numbers_keep_their_order() -> None:

@@ -1,0 +1,1 @@
+"""Exact reduction of a model's vocabulary to the tokens that a corpus uses."""
