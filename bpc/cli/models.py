@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from passes.frontend.trace import trace
 from passes.masks import BlockScores, MaskSource, TensorFile
 
 _PROCESSORS = (IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, PROCESSOR_NAME, CHAT_TEMPLATE_FILE)  # sounds: as images
+_SENTENCES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 
 
 def load_model(directory: Path, dtype: torch.dtype | None = None, *, masks_follow: bool = False) -> nn.Module:
@@ -113,11 +116,28 @@ def save_tokenizer(tokenizer: Any, directory: Path) -> None:
 
 
 def keep_processors(source: Path, directory: Path) -> None:
-    """Copy what a pipeline needs besides model and tokenizer: how images, sounds and chats become inputs."""
+    """Copy what a pipeline needs besides model and tokenizer: how images, sounds and chats become inputs, and what
+    sentence-transformers does with outputs."""
     with new_files(directory) as staged:
-        for name in _PROCESSORS:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, staged / name)
+        for file in (*(source / name for name in _PROCESSORS), *_sentence_files(source)):
+            if file.is_file():
+                place = staged / file.relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, place)
+
+
+def _sentence_files(source: Path) -> Iterator[Path]:
+    """The files of a sentence-transformers model besides those of its transformer: pooling and the like."""
+    try:
+        modules = json.loads((source / _SENTENCES[0]).read_text(encoding="utf-8"))
+        paths = [Path(module["path"]) for module in modules if module["path"]]
+    except (OSError, ValueError, TypeError, LookupError):
+        return
+    yield from (source / name for name in _SENTENCES)
+    for path in paths:
+        if not path.is_absolute() and ".." not in path.parts:
+            yield from sorted((source / path).glob("*.json"))
+            yield from sorted((source / path).glob("*.safetensors"))
 
 
 def read_config(directory: Path) -> Any:

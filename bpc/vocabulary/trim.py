@@ -24,7 +24,7 @@ from passes.verify.errors import VerificationError
 
 Characters = Literal["all", "used"]
 _Model = TypeVar("_Model", bound=nn.Module | DenseModel)
-_COMPARED, _LENGTH = 32, 64  # texts that the models run on, and tokens of each
+_COMPARED, _LENGTH = 16, 64  # texts that the models run on, and tokens of each
 
 
 def trim_vocabulary(

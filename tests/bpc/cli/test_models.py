@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bpc.cli.models import load_model, mask_source
+from bpc.cli.models import keep_processors, load_model, mask_source
 from bpc.terminal.errors import CommandError
 from tests.bpc.cli.commands import run
 
@@ -84,3 +84,17 @@ def test_code_of_a_directory_is_run_by_the_flag_alone(directory: Path) -> None:
     assert "--trust-remote-code" in result.output
     trusting = run("export", "--model", directory, "--out", directory / "a.onnx", "--trust-remote-code")
     assert "ZeroDivisionError" in trusting.output
+
+
+def test_the_pooling_of_sentences_is_kept_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source / "1_Pooling", source / "other", tmp_path / "secret"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    paths = ["", "1_Pooling", "../secret", str(tmp_path / "secret"), "2_Normalize"]
+    (source / "modules.json").write_text(json.dumps([{"path": path} for path in paths]))
+    keep_processors(source, target)
+    assert {str(f.relative_to(target)) for f in target.rglob("*.json")} == {"modules.json", "1_Pooling/config.json"}
+    (source / "modules.json").write_text("{")
+    keep_processors(source, tmp_path / "again")
+    assert not [*(tmp_path / "again").rglob("*.json")]

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bpc.dense import load
 from bpc.scores.files import save_masks
+from examples.tweets.data import encoder_directory
 from tests.bpc.cli.commands import heads_masks, run
 
 TEXTS = ["the film was good", "the plot was bad"]
@@ -64,6 +65,18 @@ def test_what_bpc_wrote_stays_what_bpc_reads(model_directory: Path, file: Path, 
     expected = before(**full(TEXTS, return_tensors="pt")).logits
     torch.testing.assert_close(dense(**read(TEXTS, return_tensors="pt")).logits, expected, rtol=1e-5, atol=1e-6)
     assert run("export", "--model", out, "--out", tmp_path / "small.onnx").exit_code == 0
+
+
+def test_an_encoder_of_sentences_stays_one(file: Path, tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    out = tmp_path / "out"
+    result = run("trim-vocab", "--model", encoder_directory(), "--texts", file, "--out", out, "--characters", "used")
+    assert result.exit_code == 0, result.output
+    before, after = (
+        sentence_transformers.SentenceTransformer(str(d), device="cpu") for d in (encoder_directory(), out)
+    )
+    assert [type(part).__name__ for part in after] == ["Transformer", "Pooling", "Normalize"]
+    assert torch.equal(torch.tensor(before.encode(TEXTS)), torch.tensor(after.encode(TEXTS)))
 
 
 @pytest.mark.parametrize(
