@@ -37,8 +37,9 @@ class ExportError(RuntimeError):
 class FileAgreement:
     """Largest absolute difference between file and graph, the outputs' size, and the input shapes tried.
 
-    ``share``: largest error of an output channel over its spread (`bpc.emit.likeness`). ``fixed``: dynamic axes at
-    which no size but the example's is right, or not every size that the file would answer; with the reason.
+    The graph is the model's own, whatever the file stores its tables in. ``share``: largest error of an output channel
+    over its spread (`bpc.emit.likeness`). ``fixed``: dynamic axes at which no size but the example's is right, or not
+    every size that the file would answer; with the reason.
     """
 
     max_abs_diff: float
@@ -68,16 +69,26 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
         raise ExportError(f"ONNX Runtime cannot open the exported file: {error}") from error
 
 
-def check_file(path: Path, graph: fx.GraphModule, axes: DynamicAxes, *, tolerance: Tolerance) -> FileAgreement:
+def check_file(
+    path: Path,
+    graph: fx.GraphModule,
+    axes: DynamicAxes,
+    *,
+    tolerance: Tolerance,
+    stored: fx.GraphModule | None = None,
+) -> FileAgreement:
     """Compare the file with ``graph`` on the example, far from it along each dynamic axis, and on fresh inputs.
 
+    ``stored``: the graph with the tables that the file holds, where they are rounded. The file is then judged by what
+    this graph computes, so that rounding hides no error; how far it is from ``graph`` is reported all the same.
     Raises `ExportError` over ``tolerance``, for outputs that are not finite where the graph's are, and where ONNX
     Runtime cannot load or run the file; a file wrong only at other sizes of an axis is right with that axis `fixed`.
     """
     session = open_session(path)
     info = trace_info(graph)
     spec = pytree.tree_structure((info.args, info.kwargs))
-    outputs: list[Likeness] = []
+    judged: list[Likeness] = []
+    reported: list[Likeness] = []
     shapes: list[str] = []
     failures: list[tuple[_Case, str]] = []
     moved: set[str] = set()
@@ -88,18 +99,24 @@ def check_file(path: Path, graph: fx.GraphModule, axes: DynamicAxes, *, toleranc
         args, kwargs = pytree.tree_unflatten(case.leaves, spec)
         try:
             expected = outputs_of(graph, args, kwargs)
+            right = expected if stored is None else outputs_of(stored, args, kwargs)
         except Exception:
             if not case.changed:
                 raise
             continue  # a shape the model itself refuses
         done.add(case.group)
-        outputs = outputs or [Likeness() for _ in expected]
-        problem = _run(session, case, expected, outputs, tolerance)
+        judged = judged or [Likeness() for _ in right]
+        reported = judged if stored is None else reported or [Likeness() for _ in expected]
+        actual, problem = _run(session, case)
+        problem = problem or _problem(case, right, actual, judged, tolerance)
         if problem and not case.changed:
             raise ExportError(problem)
         if problem:
             failures.append((case, problem))
             continue
+        if stored is not None:
+            for output, reference, value in zip(reported, expected, actual, strict=True):
+                output.add(reference.float().numpy(), value.astype(np.float32))
         shapes.append(case.description)
         moved |= case.changed
     fixed = {axis: f"no size but {size} could be tried" for axis, size in axes.example.items() if axis not in moved}
@@ -111,31 +128,32 @@ def check_file(path: Path, graph: fx.GraphModule, axes: DynamicAxes, *, toleranc
     for axis, required, leaves in refused_cases(graph, axes):
         if axis not in fixed and _answers(session, leaves):
             fixed[axis] = f"{required}; beyond that the file would answer otherwise than the model does"
-    share = max((output.share for output in outputs), default=0.0)
+    share = max((output.share for output in judged), default=0.0)
     if not share <= tolerance.share:
         raise ExportError(
             f"the exported file's outputs are off by {share:.2g} of what they vary by (allowed {tolerance.share:g}; a "
             f"file of zeros is off by 1) over {len(shapes)} inputs. {_ADVICE}"
         )
-    largest, scale = (max((getattr(o, name) for o in outputs), default=0.0) for name in ("largest", "scale"))
+    numbers = (max((getattr(o, name) for o in reported), default=0.0) for name in ("largest", "scale", "share"))
+    largest, scale, share = numbers
     return FileAgreement(largest, scale, tuple(shapes), share, fixed)
 
 
 _ADVICE = 'Try recipe=bpc.emit.recipe.PLAIN, or dtype="float32"; if the plain file is right, please report the model.'
 
 
-def _run(
-    session: onnxruntime.InferenceSession,
-    case: _Case,
-    expected: list[torch.Tensor],
-    outputs: list[Likeness],
-    tolerance: Tolerance,
+def _run(session: onnxruntime.InferenceSession, case: _Case) -> tuple[list[np.ndarray], str]:
+    """What the file returns, and why it does not run ("" where it does)."""
+    try:
+        return [np.asarray(value) for value in session.run(None, _feed(session, case.leaves))], ""
+    except Exception as error:
+        return [], f"ONNX Runtime cannot run the exported file on inputs {case.description}: {error}"
+
+
+def _problem(
+    case: _Case, expected: list[torch.Tensor], actual: list[np.ndarray], outputs: list[Likeness], tolerance: Tolerance
 ) -> str:
     """What is wrong with the file on these inputs; "" if nothing is."""
-    try:
-        actual = [np.asarray(value) for value in session.run(None, _feed(session, case.leaves))]
-    except Exception as error:
-        return f"ONNX Runtime cannot run the exported file on inputs {case.description}: {error}"
     shapes = [tuple(t.shape) for t in expected]
     if shapes != [a.shape for a in actual]:
         return f"on inputs {case.description} the file returns {[a.shape for a in actual]}, the graph {shapes}"

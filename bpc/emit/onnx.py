@@ -13,7 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,12 +26,14 @@ from torch.utils import _pytree as pytree
 from bpc.emit import recipe as recipes
 from bpc.emit.axes import DynamicAxes, dynamic_axes, fix_axes, input_names, name_axes, output_names
 from bpc.emit.check import TOLERANCE, ExportError, FileAgreement, check_file, open_session
+from bpc.emit.embeddings import Embeddings, QuantizeEmbeddings, embedding_tables, with_stored_tables
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.flops import flop_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
 from bpc.emit.storage import new_model_file, write
+from bpc.emit.stored import Storage, StoreHalf
 from bpc.emit.tables import IndexTables
 from bpc.emit.untranslated import untranslated
 from bpc.emit.wide import in_float32
@@ -51,6 +53,7 @@ _HALF = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
 # Metadata keys of a written file.
 RECIPE_KEY, DTYPE_KEY, FLOPS_KEY, TUNING_KEY = "bpc.recipe", "bpc.dtype", "bpc.flops", "bpc.autotune"
+EMBEDDINGS_KEY, STORAGE_KEY = "bpc.embeddings", "bpc.storage"
 CERTIFICATE_KEY = "bpc.certificate"  # of `bpc.DenseModel` and `passes.ShrinkResult`
 
 
@@ -66,6 +69,7 @@ class OnnxExport:
     axes: Mapping[str, int]  # names of the dynamic axes, with the example's sizes
     seconds: float
     not_run: str = ""  # why only the float32 form was compared, where the machine runs no file of this dtype
+    kept: Mapping[str, str] = field(default_factory=dict)  # weights not stored as asked for, and why
 
 
 def export_onnx(
@@ -78,6 +82,8 @@ def export_onnx(
     autotune: bool = False,
     tuning_shapes: Sequence[tuple[int, int]] = ((8, 128), (1, 128)),
     calibration: Iterable[Mapping[str, Any]] | None = None,
+    embeddings: Embeddings | None = None,
+    storage: Storage = "float32",
     check: bool = True,
     opset: int = OPSET,
 ) -> OnnxExport:
@@ -96,6 +102,12 @@ def export_onnx(
     autotune: measure the forms on this machine (CPU target) instead, at the (batch, length) pairs of
         ``tuning_shapes``; what was measured is stored in the file, and its recipe repeats the export elsewhere.
     calibration: for "int8": inputs {name: array} whose ranges fix the activations' scales; None: scaled at each run.
+    embeddings: how tables of embeddings are stored: "float32"; "int8", a scale per row; "int4", a scale per 32 numbers
+        (`bpc.emit.embeddings`). Rows are looked up as they are stored, the table itself never becomes float32. None:
+        "int8" for dtype "int8", else "float32".
+    storage: "float16" stores all other large float32 constants in half the bytes; a runtime widens them as it loads
+        the file, and computes in float32. Both for dtypes "float32" and "int8"; `OnnxExport.kept` names what would
+        lose too much and stays.
     check: compare the file with the graph on ONNX Runtime: the example, and every dynamic axis much larger and much
         smaller. An axis that holds at the example's size alone becomes static in the file (``agreement.fixed``).
     opset: 20 or later. The attention forms need 23; below, attention is exported written out.
@@ -117,11 +129,15 @@ def export_onnx(
         )
     if calibration is not None and dtype != "int8":
         raise ValueError(f'calibration inputs are for dtype="int8", not {dtype}')
+    if embeddings is None:
+        embeddings = "int8" if dtype == "int8" else "float32"
+    _check_storage(dtype, embeddings, storage)
     graph = in_float32(graph_of(source), check=check)
     program = exported_program(exportable_attention(graph))
     axes = dynamic_axes(graph, program)
     model = to_onnx(graph, program, axes, opset)
     _describe(model, dtype, graph, axes)
+    model.metadata_props.update({EMBEDDINGS_KEY: embeddings, STORAGE_KEY: storage})
     certificate: Certificate | None = getattr(source, "certificate", None)
     if certificate is not None:
         model.metadata_props[CERTIFICATE_KEY] = certificate.to_json()
@@ -132,26 +148,45 @@ def export_onnx(
     model.metadata_props[RECIPE_KEY] = recipe.to_json()
     with new_model_file(path) as staged:
         agreement = None
+        if check and (dtype in _HALF or (dtype, storage) == ("float32", "float16")):
+            # Half precision may not run here, and rounding hides errors: the form is checked in float32 first, then
+            # only numbers change.
+            with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
+                exact = write(model, Path(folder), "float32.onnx")
+                agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])
         if dtype in _HALF:
-            # This machine may run no such file: the form is checked in float32 first, then only numbers change.
-            if check:
-                with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
-                    exact = write(model, Path(folder), "float32.onnx")
-                    agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])
             ConvertFloats(_HALF[dtype])(model)
         elif dtype == "int8":
             model = _quantized(model, calibration)
+        tables = QuantizeEmbeddings(embedding_tables(graph), 4 if embeddings == "int4" else 8)
+        halves = StoreHalf()
+        if embeddings != "float32":
+            tables(model)
+        if storage == "float16":
+            halves(model)
         write(model, staged.parent, staged.name)
         del model  # its weights need not stay in memory while the file is checked
         not_run = _cannot_run(staged) if check and dtype in _HALF else ""
         if check and not not_run:
-            agreement = check_file(staged, graph, axes, tolerance=TOLERANCE[dtype])
+            stored = with_stored_tables(graph, tables.stored) if tables.stored else None
+            tolerance = max(TOLERANCE[dtype], TOLERANCE[storage], key=lambda t: t.share)
+            agreement = check_file(staged, graph, axes, tolerance=tolerance, stored=stored)
         fixed = agreement.fixed if agreement is not None else {}
         if fixed:
             _fix(staged, {axis: axes.example[axis] for axis in fixed})
     seconds = time.perf_counter() - start
     dynamic = {axis: size for axis, size in axes.example.items() if axis not in fixed}
-    return OnnxExport(Path(path), recipe, dtype, tuple(changed), agreement, dynamic, seconds, not_run)
+    return OnnxExport(
+        Path(path), recipe, dtype, tuple(changed), agreement, dynamic, seconds, not_run, tables.kept | halves.kept
+    )
+
+
+def _check_storage(dtype: str, embeddings: str, storage: str) -> None:
+    for name, value, choices in (("embeddings", embeddings, Embeddings), ("storage", storage, Storage)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name}={value!r} is not one of {', '.join(get_args(choices))}")
+        if dtype in _HALF and value != "float32":
+            raise ValueError(f'{name}="{value}" is for dtype="float32" and "int8": all of a {dtype} file is {dtype}')
 
 
 def _cannot_run(path: Path) -> str:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from bpc.cli import export
+from bpc.emit.embeddings import Embeddings
 from bpc.emit.onnx import Dtype
 from bpc.emit.recipe import Target
+from bpc.emit.stored import Storage
 from tests.bpc.cli.commands import run
 
 
 def test_export_offers_what_there_is() -> None:
     hints = get_type_hints(export)  # the module's own names: importing bpc.emit for --help would take seconds
     assert (get_args(hints["target"]), get_args(hints["dtype"])) == (get_args(Target), get_args(Dtype))
+    assert (get_args(hints["embeddings"])[0], hints["storage"]) == (Embeddings, Storage)
     result = run("export", "--model", "m", "--out", "m.onnx", "--target", "gpu")
     assert result.exit_code == 2
     assert "'gpu'" in result.output
@@ -34,3 +38,16 @@ def test_export_writes_an_onnx_file_with_dynamic_axes(model_directory: Path, tmp
     model = AutoModelForSequenceClassification.from_pretrained(model_directory).eval()
     expected = model(ids, attention_mask=torch.ones_like(ids)).logits
     torch.testing.assert_close(torch.from_numpy(session.run(None, feeds)[0]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_export_passes_on_what_the_file_stores(
+    model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bpc.emit.embeddings.SMALL", 1)
+    monkeypatch.setattr("bpc.emit.embeddings.LARGE", 1)
+    monkeypatch.setattr("bpc.emit.stored._FEW", 1)
+    path = tmp_path / "model.onnx"
+    result = run("export", "--model", model_directory, "--out", path, "--embeddings", "int4", "--storage", "float16")
+    assert result.exit_code == 0, result.output
+    kinds = {value.dtype for value in ir.load(path).graph.initializers.values()}
+    assert {ir.DataType.UINT8, ir.DataType.FLOAT16} <= kinds

@@ -31,6 +31,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fast": {},
     "plain": {"recipe": PLAIN},
     "int8": {"dtype": "int8"},
+    "int4": {"dtype": "int8", "embeddings": "int4", "storage": "float16"},  # its tables; sizes are lowered to theirs
     "fp16": {"dtype": "float16", "target": "cuda"},
 }
 SPACES = {"dead layers": "layer", "uneven heads": "heads"}  # kinds of masks in the suite
@@ -97,6 +98,8 @@ def test_other_tools_take_the_file(
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # symbolic shape inference leaves files behind
+    for name, size in {"embeddings.SMALL": 100, "embeddings.LARGE": 100, "stored._FEW": 200}.items():
+        monkeypatch.setattr(f"bpc.emit.{name}", size)
     graph, feed, expected = small(family, space)
     path = export_onnx(graph, tmp_path / "model.onnx", **RECIPES[recipe]).path
     model = onnx.load(path)
@@ -106,7 +109,7 @@ def test_other_tools_take_the_file(
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     SymbolicShapeInference.infer_shapes(onnx.load(path))
-    close = {"int8": 0.5, "fp16": 0.05}.get(recipe, 1e-3)
+    close = {"int8": 0.5, "int4": 0.5, "fp16": 0.05}.get(recipe, 1e-3)
     worst = share(path, feed, expected)
     print(f"{family}, {recipe}, {space}: {worst:.1e} of what the outputs vary by")  # pytest -rP shows it
     assert worst < close
