@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from bpc.emit.ir_tools import producer
 from bpc.emit.linear import SplitGemm, linear_layers
 from bpc.emit.storage import write
 
@@ -139,11 +140,17 @@ def _output_layers(model: ir.Model) -> list[str]:
         seen.add(node)
         if node in products:
             last.append(str(node.name))
-        else:
+        elif not _reads_table(node):
             # Integers are sizes and positions: what they come from does not reach the outputs as numbers.
             numbers = [v for v in node.inputs if v is not None and v.dtype not in _INTEGERS]
             queue.extend(value.producer() for value in numbers)
     return last
+
+
+def _reads_table(node: ir.Node) -> bool:
+    """Whether a product is an output layer tied to a table, MatMul(x, Transpose(table)): it is the last by itself."""
+    turned = producer(node.inputs[1], "Transpose") if node.op_type == "MatMul" else None
+    return turned is not None and turned.inputs[0] is not None and turned.inputs[0].const_value is not None
 
 
 def _in_memory(model: ir.Model) -> ir.Model:

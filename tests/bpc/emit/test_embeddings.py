@@ -199,9 +199,9 @@ def family(name: str) -> tuple[nn.Module, dict[str, torch.Tensor | bool]]:
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "num_hidden_layers": 2}
     mask = torch.ones_like(IDS).index_fill(1, torch.tensor([0, 1]), 0)
     if name == "llama":
-        config = LlamaConfig(vocab_size=64, num_key_value_heads=2, tie_word_embeddings=True, **sizes)
+        config = LlamaConfig(vocab_size=640, num_key_value_heads=2, tie_word_embeddings=True, **sizes)
         return LlamaForCausalLM(config).eval(), {"input_ids": IDS, "attention_mask": mask, "use_cache": False}
-    return BertModel(BertConfig(vocab_size=64, **sizes)).eval(), {"input_ids": IDS, "attention_mask": mask.flip(1)}
+    return BertModel(BertConfig(vocab_size=640, **sizes)).eval(), {"input_ids": IDS, "attention_mask": mask.flip(1)}
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
@@ -228,7 +228,7 @@ def test_int8_files_have_int8_tables_unless_told_otherwise(tmp_path: Path) -> No
         option: export_onnx(graph, tmp_path / "m.onnx", dtype="int8", embeddings=option).path.stat().st_size
         for option in (None, "int8", "float32")
     }
-    assert sizes[None] == sizes["int8"] < sizes["float32"] - 32 * (64 + 512) * 2.5
+    assert sizes[None] == sizes["int8"] < sizes["float32"] - 32 * (640 + 512) * 2.5
     plain = ir.load(export_onnx(graph, tmp_path / "m.onnx").path)
     assert not [v for v in plain.graph.initializers.values() if v.dtype == ir.DataType.INT8]
 

@@ -98,6 +98,26 @@ def test_int8_of_a_classifier_on_pooled_rows(tmp_path: Path, static: bool) -> No
     assert kinds == {16: ir.DataType.INT8, 12: ir.DataType.INT8, 3: ir.DataType.FLOAT}  # the head stays
 
 
+class Tied(nn.Module):
+    """Words whose table is the output layer, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.up, self.down = nn.Embedding(900, 16), nn.Linear(16, 24), nn.Linear(24, 16)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids)
+        return nn.functional.linear(x + self.down(torch.relu(self.up(x))), self.words.weight)
+
+
+def test_a_tied_output_layer_is_the_last_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph = passes.trace(Tied().eval(), torch.arange(12).view(2, 6))
+    stored = ir.load(export_onnx(graph, tmp_path / "m.onnx", dtype="int8").path).graph
+    operators = Counter(node.op_type for node in stored)
+    assert (operators["MatMulInteger"], operators["MatMul"]) == (2, 1)
+
+
 def test_calibration_inputs_need_the_models_names(model: ir.Model) -> None:
     with pytest.raises(ValueError, match="lack attention_mask"):
         quantize(model, [{"input_ids": FEED["input_ids"]}])
