@@ -8,6 +8,7 @@ from bpc.hub.hook import register_when_needed
 if TYPE_CHECKING:
     from bpc.dense import DenseModel, load
     from bpc.emit.onnx import export_onnx
+    from bpc.oneshot import Target, prune_once
     from bpc.program import Program, compile
     from bpc.spec import Spec, load_spec
     from bpc.train import Trainer
@@ -17,11 +18,13 @@ __all__ = [
     "DenseModel",
     "Program",
     "Spec",
+    "Target",
     "Trainer",
     "compile",
     "export_onnx",
     "load",
     "load_spec",
+    "prune_once",
     "trim_vocabulary",
 ]
 
@@ -29,11 +32,13 @@ _HOMES = {
     "DenseModel": "bpc.dense",
     "Program": "bpc.program",
     "Spec": "bpc.spec",
+    "Target": "bpc.oneshot",
     "Trainer": "bpc.train",
     "compile": "bpc.program",
     "export_onnx": "bpc.emit.onnx",
     "load": "bpc.dense",
     "load_spec": "bpc.spec",
+    "prune_once": "bpc.oneshot",
     "trim_vocabulary": "bpc.vocabulary.trim",
 }
 

@@ -42,6 +42,7 @@ from passes.verify import verify_equivalent
 if TYPE_CHECKING:
     from bpc.emit.onnx import Dtype
     from bpc.emit.recipe import Target
+    from bpc.oneshot.report import OneShotReport
 
 __all__ = ["DenseModel", "LoadError", "is_dense_directory", "load"]
 
@@ -51,6 +52,7 @@ class DenseModel:
 
     ``report`` says what was removed of the graph, what stayed and why, and how far the small graph is from the masked
     one (None after loading). ``plan`` is the same as data; `module_plan` is the module's, which may cut less.
+    ``one_shot`` says what `bpc.prune_once` chose, where that made it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class DenseModel:
         self.plan = plan
         self.report = report
         self.example_inputs = example_inputs
+        self.one_shot: OneShotReport | None = None
         self._certificate = certificate
         self._make_view = view
         self._cuts = cuts

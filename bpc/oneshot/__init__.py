@@ -1,0 +1,7 @@
+"""Pruning without training: a few hundred unlabelled examples, minutes, two cores."""
+
+from bpc.oneshot.batches import CalibrationError
+from bpc.oneshot.prune import prune_once
+from bpc.oneshot.target import Target
+
+__all__ = ["CalibrationError", "Target", "prune_once"]

@@ -1,0 +1,105 @@
+"""Remove the units that were not chosen and refit the others, sublayer after sublayer, each on what earlier ones left.
+
+Two streams of activations run side by side: the original's, and the pruned model's so far. The refit of a sublayer's
+last linear wants, from the pruned stream's inputs, the output that brings the *residual stream* back to the original's:
+
+    y = W x_original + b + (r_original - r_pruned)         r: what the output is added to
+
+so that each sublayer mends what the ones before it could not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from bpc.oneshot.batches import Batch, tokens_of
+from bpc.oneshot.ladders import Ladder, Setting, bias_of, input_of, weight_of
+from bpc.oneshot.stream import Runner, Sweep, Timeline
+from bpc.oneshot.sublayers import Sublayer
+from passes.ir.graph import copy_graph
+from passes.ir.sizes import tensor_of
+from passes.ops.rule import Kind
+from passes.ops.table import kind_of
+from passes.rewrite.refit import Moments, RefitLinears, Refitting
+
+
+def repair(
+    graph: fx.GraphModule,
+    sublayers: Sequence[Sublayer],
+    batches: Sequence[Batch],
+    kept: Mapping[str, int],
+    ladders: Mapping[str, Ladder],
+    setting: Setting,
+    *,
+    shared: Mapping[str, Moments] | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> fx.GraphModule:
+    """The graph with refitted weights, zero in the columns of the units that went.
+
+    ``kept``: {sublayer name: number of units}; the last ones of its ladder's order stay. ``shared``: moments, on the
+    original's activations, of weights that several layers share: these are refitted once, before all others.
+    """
+    timeline = Timeline(graph)
+    pruned = copy_graph(graph)
+    for sublayer in sublayers:
+        if len(sublayer.nodes) > 1 and kept[sublayer.name] < sublayer.count:
+            assert shared is not None
+            pruned = _refitted(pruned, sublayer, shared[sublayer.name], kept, ladders, setting)
+    before, after = Sweep(Runner(graph, timeline), batches), Sweep(Runner(pruned, timeline), batches)
+    touched = any(len(s.nodes) > 1 for s in sublayers)
+    for sublayer in sublayers:
+        touched |= kept[sublayer.name] < sublayer.count
+        if len(sublayer.nodes) > 1 or not touched:
+            continue
+        weight, bias = weight_of(graph, sublayer), bias_of(graph, sublayer)
+        node = sublayer.nodes[0]
+        read, residual = input_of(graph, node), residual_of(graph, node)
+        moments = Moments(weight.shape[1], weight.shape[0])
+        position = timeline.position[node]
+        for batch, old, new in zip(batches, before.advance(position, tick), after.advance(position, tick), strict=True):
+            wanted = torch.nn.functional.linear(tokens_of(batch, old[read]), weight, bias)
+            if residual in old and residual in new:
+                wanted = wanted + tokens_of(batch, old[residual]) - tokens_of(batch, new[residual])
+            moments.add(tokens_of(batch, new[read]), wanted)
+        pruned = _refitted(pruned, sublayer, moments, kept, ladders, setting)
+        after.runner = Runner(pruned, timeline)
+    return pruned
+
+
+def _refitted(
+    graph: fx.GraphModule,
+    sublayer: Sublayer,
+    moments: Moments,
+    kept: Mapping[str, int],
+    ladders: Mapping[str, Ladder],
+    setting: Setting,
+) -> fx.GraphModule:
+    features = ladders[sublayer.name].kept(kept[sublayer.name]).repeat_interleave(sublayer.size)
+    refit = RefitLinears({sublayer.weight: Refitting(moments, features, setting.ridge)})
+    return refit.run(graph).graph_module
+
+
+def residual_of(graph: fx.GraphModule, node: str) -> str | None:
+    """The name of the node that a linear's output is added to, before anything else is done to it; None if none is."""
+    current = next(n for n in graph.graph.nodes if n.name == node)
+    shape = _shape(current)
+    while len(current.users) == 1:
+        (user,) = current.users
+        if kind_of(user) is Kind.SUM:
+            others = [n for n in user.all_input_nodes if n is not current]
+            if len(others) == 1 and others[0].op != "get_attr" and _shape(others[0]) == shape == _shape(user):
+                return others[0].name
+            if not (len(others) == 1 and others[0].op == "get_attr"):  # a bias added afterwards is passed over
+                return None
+        elif kind_of(user) is not Kind.VIEW or _shape(user) != shape:
+            return None
+        current = user
+    return None
+
+
+def _shape(node: fx.Node) -> tuple[object, ...] | None:
+    value = tensor_of(node)
+    return None if not isinstance(value, Tensor) else tuple(value.shape)

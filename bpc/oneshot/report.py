@@ -1,0 +1,61 @@
+"""What one-shot pruning chose, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bpc.oneshot.target import Target
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Units of one sublayer: ``kept`` of ``count``, and the divergence that this was expected to bring by itself."""
+
+    name: str
+    weight: str
+    unit: str  # "head" or "dim"
+    kept: int
+    count: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class OneShotReport:
+    """The target, the choice for every sublayer, and what was measured.
+
+    ``divergence``: of the small model's outputs from the original's over the calibration data (nats per row for class
+    scores, else squared error over variance). ``speedup``: measured, None where the target was no speed-up.
+    ``seconds`` by phase.
+    """
+
+    target: Target
+    choices: tuple[Choice, ...]
+    examples: int
+    divergence: float
+    speedup: float | None
+    expected_cost: float
+    original_cost: float
+    unit: str
+    seconds: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        units: dict[str, list[Choice]] = {}
+        for choice in self.choices:
+            units.setdefault(choice.unit, []).append(choice)
+        lines = [f"target: {self.target}"]
+        for unit, chosen in units.items():
+            kept, count = sum(c.kept for c in chosen), sum(c.count for c in chosen)
+            by_layer = " ".join(str(c.kept) for c in chosen)
+            lines.append(f"{unit}s {count:,} → {kept:,}: {by_layer}")
+        speed = "" if self.speedup is None else f"measured {self.speedup:.2f}× as fast; "
+        lines.append(
+            f"{speed}outputs diverge by {self.divergence:.4f} on {self.examples} calibration examples "
+            f"({sum(self.seconds.values()):.0f} s in all)"
+        )
+        return "\n".join(lines)
