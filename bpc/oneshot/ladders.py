@@ -23,6 +23,7 @@ from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.surgeon import removal_order
 from passes.ir.graph import get_attribute
 from passes.rewrite.refit import Moments, RefitLinears, Refitting
+from passes.structure.weight_uses import weight_uses
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)  # kept shares at which a sublayer's loss is measured
 
