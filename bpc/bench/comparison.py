@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bpc.bench.result import Comparison, this_machine
-from bpc.bench.sides import PEAK_SIZE, Device, Runtime, one_product, prepare, require_device
-from bpc.timing.alternate import Clock, Worker, alternate, available_threads
+from bpc.bench.sides import PEAK_SIZE, Device, Runtime, Side, one_product, prepare, require_device
+from bpc.emit.flops import FlopModel
+from bpc.emit.onnx import FLOPS_KEY
+from bpc.timing.alternate import Clock, Timing, Worker, alternate, available_threads
 
 
 def compare(
@@ -93,16 +96,14 @@ def compare_all(
         raise ValueError('clock="cpu" adds up the time of all threads, waiting ones too: use it with threads=1')
     require_device(device, runtime)
     sources = [("dense", dense, dense_dtype or dtype), *((name, source, dtype) for name, source in others.items())]
-    with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
         sides = [
             prepare(source, Path(folder) / str(index), runtime, kind, batch, length, device)
             for index, (_, source, kind) in enumerate(sources)
         ]
-        workers = [
-            stack.enter_context(Worker(name, {"threads": threads, "device": device, **side.command}))
-            for (name, _, _), side in zip(sources, sides, strict=True)
-        ]
-        timings = alternate(workers, repeats=repeats, clock=clock)
+        work = [_flops(source, side)(batch, length) for (_, source, _), side in zip(sources, sides, strict=True)]
+        names = [name for name, _, _ in sources]
+        timings = _take_turns(names, sides, threads=threads, device=device, repeats=repeats, clock=clock)
     best = matmul_peak(threads, clock, runtime, device, dtype) if peak else None
     machine = this_machine(threads, device)
     return [
@@ -113,14 +114,58 @@ def compare_all(
             dtype=side.dtype if side.dtype == sides[0].dtype else f"{sides[0].dtype} → {side.dtype}",
             dense=timings[0],
             small=timing,
-            dense_flops=sides[0].flops(batch, length),
-            small_flops=side.flops(batch, length),
+            dense_flops=work[0],
+            small_flops=flops,
             peak_gflops=best,
             clock=clock,
             machine=machine,
         )
-        for timing, side in zip(timings[1:], sides[1:], strict=True)
+        for timing, side, flops in zip(timings[1:], sides[1:], work[1:], strict=True)
     ]
+
+
+def time_models(
+    models: Mapping[str, Any],
+    *,
+    batch: int = 8,
+    length: int = 64,
+    runtime: Runtime = "onnx",
+    dtype: str = "float32",
+    repeats: int = 9,
+    threads: int | None = None,
+) -> dict[str, Timing]:
+    """Times of several models on the CPU, taking turns: {name: `Timing`}. Options as for `compare`.
+
+    Nothing is rated and no file is checked: for probes, whose arithmetic and outputs do not matter.
+    """
+    with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
+        sides = [
+            prepare(source, Path(folder) / str(index), runtime, dtype, batch, length, check=False)
+            for index, source in enumerate(models.values())
+        ]
+        timings = _take_turns(
+            list(models), sides, threads=threads or available_threads(), device="cpu", repeats=repeats, clock="wall"
+        )
+    return {timing.name: timing for timing in timings}
+
+
+def _take_turns(
+    names: Sequence[str], sides: Sequence[Side], *, threads: int, device: Device, repeats: int, clock: Clock
+) -> list[Timing]:
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(Worker(name, {"threads": threads, "device": device, **side.command}))
+            for name, side in zip(names, sides, strict=True)
+        ]
+        return alternate(workers, repeats=repeats, clock=clock)
+
+
+def _flops(source: Any, side: Side) -> FlopModel:
+    if side.flops is not None:
+        return side.flops
+    if isinstance(source, str | os.PathLike):
+        raise ValueError(f"{source} does not say what arithmetic it does ({FLOPS_KEY}): write it with bpc.export_onnx")
+    raise ValueError("the arithmetic of this graph is no polynomial of batch and length; bpc cannot rate it")
 
 
 def matmul_peak(

@@ -36,10 +36,10 @@ PEAK_SIZE = 2048
 
 @dataclass(frozen=True)
 class Side:
-    """The worker's load command (threads are added to it), the FLOPs by batch and length, and the dtype."""
+    """The worker's load command (threads are added to it), the FLOPs by batch and length (None: unknown), the dtype."""
 
     command: dict[str, Any]
-    flops: FlopModel
+    flops: FlopModel | None
     dtype: str
 
 
@@ -62,12 +62,19 @@ def require_device(device: str, runtime: str) -> None:
 
 
 def prepare(
-    source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int, device: Device = "cpu"
+    source: Any,
+    folder: Path,
+    runtime: Runtime,
+    dtype: str,
+    batch: int,
+    length: int,
+    device: Device = "cpu",
+    check: bool = True,
 ) -> Side:
     """Write what a worker needs to run ``source`` (see `bpc.bench.comparison.compare`) into ``folder``.
 
-    Raises ValueError for a dtype the runtime does not have, a file where a graph is needed, and a model whose
-    arithmetic is unknown.
+    ``check``: as for `bpc.export_onnx`. Raises ValueError for a dtype the runtime does not have, and a file where a
+    graph is needed.
     """
     if device not in DTYPES:
         raise ValueError(f"device={device!r} is not one of {', '.join(DTYPES)}")
@@ -84,7 +91,7 @@ def prepare(
     if dtype not in DTYPES[device][runtime]:
         raise ValueError(f"{runtime} has no {dtype} on {device}; it has {', '.join(DTYPES[device][runtime])}")
     if runtime == "onnx":
-        path = export_onnx(source, folder / "model.onnx", device, dtype).path  # type: ignore[arg-type]
+        path = export_onnx(source, folder / "model.onnx", device, dtype, check=check).path  # type: ignore[arg-type]
         return _onnx_side(path, folder, batch, length)
     return _torch_side(source, folder, runtime, dtype, batch, length)
 
@@ -92,21 +99,17 @@ def prepare(
 def _onnx_side(path: Path, folder: Path, batch: int, length: int) -> Side:
     model = ir.load(path)
     text = model.metadata_props.get(FLOPS_KEY)
-    if text is None:
-        raise ValueError(f"{path} does not say what arithmetic it does ({FLOPS_KEY}): write it with bpc.export_onnx")
+    flops = None if text is None else FlopModel.from_json(text)
     kind = model.metadata_props.get(DTYPE_KEY, "float32")
     inputs = folder / "inputs.npz"
     np.savez(inputs, allow_pickle=False, **random_feed(model, batch, length))
-    return Side({"kind": "onnx", "path": str(path), "inputs": str(inputs)}, FlopModel.from_json(text), kind)
+    return Side({"kind": "onnx", "path": str(path), "inputs": str(inputs)}, flops, kind)
 
 
 def _torch_side(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int) -> Side:
     graph = graph_of(source)
     program = exported_program(graph)
     axes = dynamic_axes(graph, program)
-    flops = flop_model(graph, axes)
-    if flops is None:
-        raise ValueError("the arithmetic of this graph is no polynomial of batch and length; bpc cannot rate it")
     if dtype in _HALF:
         program = exported_program(convert_graph(graph, _HALF[dtype]))
     torch.export.save(program, folder / "model.pt2")
@@ -122,7 +125,7 @@ def _torch_side(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: 
         "inputs": str(folder / "inputs.pt"),
         "modules": _container_modules(program),
     }
-    return Side(command, flops, dtype)
+    return Side(command, flop_model(graph, axes), dtype)
 
 
 def _container_modules(program: torch.export.ExportedProgram) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: ``bpc prune | inspect | shrink | trim-vocab | verify | export | bench``, thin over the Python API.
+"""The command line: ``bpc prune | oneshot | inspect | shrink | trim-vocab | verify | export | bench``, thin over Python.
 
 Heavy imports happen inside the commands, so that ``--help`` answers at once.
 """
@@ -10,6 +10,7 @@ import typer
 from bpc.cli.bench import bench
 from bpc.cli.export import export
 from bpc.cli.inspect import inspect
+from bpc.cli.oneshot import oneshot
 from bpc.cli.prune import prune
 from bpc.cli.shrink import shrink
 from bpc.cli.trim_vocab import trim_vocab
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (prune, inspect, shrink, trim_vocab, verify, export, bench):
+for command in (prune, oneshot, inspect, shrink, trim_vocab, verify, export, bench):
     app.command()(command)
 
 __all__ = ["app"]

@@ -29,13 +29,13 @@ class Columns:
 
 def read_table(path: Path, columns: Columns) -> list[dict[str, str]]:
     """The rows of a .csv, .tsv or .jsonl file that have a text and a label. Raises `CommandError`."""
-    return _read_columns(path, columns.names)
+    return read_columns(path, columns.names)
 
 
 def read_texts(path: Path, column: str) -> list[str]:
     """The lines of a .txt file that are not blank, or what stands in a column of another. Raises `CommandError`."""
     if path.suffix != ".txt":
-        return [row[column] for row in _read_columns(path, (column,))]
+        return [row[column] for row in read_columns(path, (column,))]
     try:
         texts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -45,7 +45,8 @@ def read_texts(path: Path, column: str) -> list[str]:
     return texts
 
 
-def _read_columns(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
+def read_columns(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a .csv, .tsv or .jsonl file that have all of the columns ``names``. Raises `CommandError`."""
     if path.suffix not in (".csv", ".tsv", ".jsonl"):
         raise CommandError(f"{path}: data files are .csv, .tsv or .jsonl")
     try:

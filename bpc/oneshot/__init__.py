@@ -2,6 +2,6 @@
 
 from bpc.oneshot.batches import CalibrationError
 from bpc.oneshot.prune import prune_once
-from bpc.oneshot.target import Target
+from bpc.oneshot.target import Target, TargetError
 
-__all__ = ["CalibrationError", "Target", "prune_once"]
+__all__ = ["CalibrationError", "Target", "TargetError", "prune_once"]

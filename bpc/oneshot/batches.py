@@ -70,7 +70,7 @@ def token_chunks(texts: Iterable[str], tokenizer: Any, *, samples: int, length: 
     """
     tokens: list[int] = []
     for text in texts:
-        tokens += tokenizer(text)["input_ids"]
+        tokens += tokenizer(text + "\n", add_special_tokens=False)["input_ids"]
         if len(tokens) >= samples * length:
             break
     count = min(samples, len(tokens) // length)
@@ -94,12 +94,16 @@ def trace_example(model: nn.Module, batch: Batch) -> Batch:
 def valid_rows(batch: Batch, value: Tensor) -> Tensor | None:
     """Which rows of ``value`` (…, features) are tokens and no padding: bool of its leading shape; None for all.
 
-    Told from the batch's attention masks by their shape; of two that fit, the encoder's.
+    Told from the batch's attention masks by their shape, or their size where all rows lie in one dim; of two that fit,
+    the encoder's.
     """
     for name in sorted(batch, key=len):
         mask = batch[name]
-        if name.endswith("attention_mask") and isinstance(mask, Tensor) and mask.shape == value.shape[:-1]:
-            return mask.bool()
+        if name.endswith("attention_mask") and isinstance(mask, Tensor):
+            if mask.shape == value.shape[:-1]:
+                return mask.bool()
+            if value.dim() == 2 and len(value) == mask.numel():
+                return mask.bool().flatten()
     return None
 
 

@@ -108,25 +108,25 @@ def measure(
     tick: Callable[[], None] = lambda: None,
 ) -> list[float]:
     """Seconds of `probes_of`'s models on this machine, in turns; raises `bpc.timing.alternate.BenchmarkError`."""
-    from bpc.bench.comparison import compare_all
+    from bpc.bench.comparison import time_models
 
-    graphs: list[Any] = []
-    for shares in probes_of(sublayers):
-        graphs.append(probe_graph(graph, sublayers, shares))
+    graphs: dict[str, Any] = {}
+    for index, shares in enumerate(probes_of(sublayers)):
+        graphs[str(index)] = probe_graph(graph, sublayers, shares)
         tick()
+    return [timing.best for timing in time_models(graphs, repeats=repeats, **timing_options(target)).values()]
+
+
+def timing_options(target: Target) -> dict[str, Any]:
+    """What `bpc.bench.comparison.time_models` is told of a target."""
     batch, length = target.shape
-    found = compare_all(
-        graphs[0],
-        {str(index): other for index, other in enumerate(graphs[1:])},
-        batch=batch,
-        length=length,
-        runtime=target.runtime,
-        dtype=target.dtype,
-        threads=target.threads,
-        repeats=repeats,
-        peak=False,
-    )
-    return [found[0].dense.best, *(comparison.small.best for comparison in found)]
+    return {
+        "batch": batch,
+        "length": length,
+        "runtime": target.runtime,
+        "dtype": target.dtype,
+        "threads": target.threads,
+    }
 
 
 def _work(graph: fx.GraphModule, sublayers: Sequence[Sublayer]) -> dict[str, float]:

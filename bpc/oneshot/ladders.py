@@ -109,7 +109,7 @@ def measure_ladders(
         for count in counts_of(sublayer, setting.levels):
             kept = Ladder(tuple(order), {}).kept(count).repeat_interleave(sublayer.size)
             refit = RefitLinears({sublayer.weight: Refitting(moments, kept, setting.ridge)})
-            changed = Runner(refit.run(graph).graph_module, timeline)
+            changed = Runner(graph, timeline, refit.numbers(graph))
             total = 0.0
             for index in probes:
                 alone = len(sublayer.nodes) == 1

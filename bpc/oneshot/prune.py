@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 import passes
 from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, trace_example
-from bpc.oneshot.costs import columns_mask, counted, measure, probes_of, timed
+from bpc.oneshot.costs import columns_mask, counted, measure, probes_of, timed, timing_options
 from bpc.oneshot.divergence import divergence
 from bpc.oneshot.estimate import describe_estimate, probe_batches
 from bpc.oneshot.ladders import Ladder, Setting, counts_of, measure_ladders
@@ -24,7 +24,7 @@ from bpc.oneshot.report import Choice, OneShotReport
 from bpc.oneshot.resume import Saved
 from bpc.oneshot.search import Costs, search
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
-from bpc.oneshot.target import Target
+from bpc.oneshot.target import Target, TargetError
 from passes.ir.graph import get_attribute
 from passes.plan.copies import full_copy
 from passes.structure.roles import find_roles
@@ -75,7 +75,7 @@ def prune_once(
     state: a directory that what was measured is kept in; the same call goes on from there after an interruption.
 
     Returns a `bpc.DenseModel`, whose ``one_shot`` is a `OneShotReport`. Raises `CalibrationError` for data that do not
-    fit, ValueError for a target that cannot be met, `passes.TraceError` for a model that cannot be traced.
+    fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"prune_once takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
@@ -138,10 +138,10 @@ def _prunable(graph: fx.GraphModule, protect: Sequence[str]) -> tuple[Sublayer, 
     found = find_sublayers(graph, find_roles(graph))
     for pattern in protect:
         if not any(fnmatchcase(name, pattern) for s in found for name in s.parts):
-            raise ValueError(f"protect: {pattern!r} matches no weight of an attention or feed-forward network")
+            raise TargetError(f"protect: {pattern!r} matches no weight of an attention or feed-forward network")
     left = tuple(s for s in found if not any(fnmatchcase(name, p) for name in s.parts for p in protect))
     if not left:
-        raise ValueError("no attention or feed-forward network was found in the graph, so there is nothing to prune")
+        raise TargetError("no attention or feed-forward network was found in the graph, so there is nothing to prune")
     return left
 
 
@@ -193,7 +193,7 @@ def _until_measured(
 
     The weights' values do not matter to the speed, so that nothing needs to be refitted for this.
     """
-    from bpc.bench.comparison import compare
+    from bpc.bench.comparison import time_models
 
     assert target.speedup is not None
     budget, best = costs.total() / target.speedup, (kept, 1.0)
@@ -202,18 +202,8 @@ def _until_measured(
         if not masks:
             return kept, 1.0
         small = passes.shrink(graph, masks, verify=False).graph_module
-        found = compare(
-            graph,
-            small,
-            batch=target.shape[0],
-            length=target.shape[1],
-            runtime=target.runtime,
-            dtype=target.dtype,
-            threads=target.threads,
-            peak=False,
-            repeats=15,
-        )
-        speedup = found.best_speedup
+        times = time_models({"original": graph, "small": small}, repeats=15, **timing_options(target))
+        speedup = times["original"].best / times["small"].best
         if abs(speedup / target.speedup - 1) < abs(best[1] / target.speedup - 1):
             best = kept, speedup
         if abs(speedup / target.speedup - 1) <= _CLOSE:
@@ -222,7 +212,7 @@ def _until_measured(
         budget -= costs.total() * (1 / speedup - 1 / target.speedup)
         try:
             chosen = search(sublayers, ladders, costs, budget, multiple=multiple)
-        except ValueError:
+        except TargetError:
             break
         if chosen == kept:
             break

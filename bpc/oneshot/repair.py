@@ -11,6 +11,7 @@ so that each sublayer mends what the ones before it could not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -85,21 +86,22 @@ def _refitted(
 def residual_of(graph: fx.GraphModule, node: str) -> str | None:
     """The name of the node that a linear's output is added to, before anything else is done to it; None if none is."""
     current = next(n for n in graph.graph.nodes if n.name == node)
-    shape = _shape(current)
+    rows = _rows(current)
     while len(current.users) == 1:
         (user,) = current.users
         if kind_of(user) is Kind.SUM:
             others = [n for n in user.all_input_nodes if n is not current]
-            if len(others) == 1 and others[0].op != "get_attr" and _shape(others[0]) == shape == _shape(user):
+            if len(others) == 1 and others[0].op != "get_attr" and _rows(others[0]) == rows == _rows(user):
                 return others[0].name
             if not (len(others) == 1 and others[0].op == "get_attr"):  # a bias added afterwards is passed over
                 return None
-        elif kind_of(user) is not Kind.VIEW or _shape(user) != shape:
+        elif kind_of(user) is not Kind.VIEW or _rows(user) != rows:
             return None
         current = user
     return None
 
 
-def _shape(node: fx.Node) -> tuple[object, ...] | None:
+def _rows(node: fx.Node) -> tuple[Any, Any] | None:
+    """(features, entries) of a node's value: equal where a view has only laid the rows out anew."""
     value = tensor_of(node)
-    return None if not isinstance(value, Tensor) else tuple(value.shape)
+    return None if not isinstance(value, Tensor) or not value.dim() else (value.shape[-1], str(value.numel()))

@@ -14,6 +14,7 @@ import numpy as np
 
 from bpc.oneshot.ladders import Ladder
 from bpc.oneshot.sublayers import Sublayer
+from bpc.oneshot.target import TargetError
 
 _BINS = 4000  # of the budget
 
@@ -45,16 +46,18 @@ def search(
 ) -> dict[str, int]:
     """{sublayer name: units to keep}. Keeps everything where the budget allows it.
 
-    Raises ValueError for a budget below what cannot be pruned.
+    Raises `TargetError` for a budget below what cannot be pruned.
     """
     room = budget - costs.fixed
     least = sum(float(costs.tables[s.name].min()) for s in sublayers)
     if room < least:
-        raise ValueError(
+        raise TargetError(
             f"a budget of {budget:.4g} {costs.unit} is less than the {costs.fixed + least:.4g} {costs.unit} that stay "
             "when every head and dim has gone"
         )
-    bin_size = max(room, np.finfo(float).tiny) / _BINS
+    if budget >= costs.total():
+        return {s.name: s.count for s in sublayers}
+    bin_size = max(room, 1e-9 * costs.total()) / _BINS
     best = np.zeros(_BINS + 1)
     picks: list[tuple[np.ndarray, list[int], list[int]]] = []
     for sublayer in sublayers:

@@ -52,10 +52,16 @@ class Timeline:
 
 
 class Runner:
-    """Runs stretches of one graph module. ``timeline`` may come from another copy of the same graph."""
+    """Runs stretches of one graph module. ``timeline`` may come from another copy of the same graph.
 
-    def __init__(self, graph_module: fx.GraphModule, timeline: Timeline) -> None:
+    ``instead``: {name of a parameter: what it is read as}.
+    """
+
+    def __init__(
+        self, graph_module: fx.GraphModule, timeline: Timeline, instead: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.graph_module, self.timeline = graph_module, timeline
+        self._instead = dict(instead or {})
         self._interpreter = fx.Interpreter(graph_module, garbage_collect_values=False)
         self._nodes = [n for n in graph_module.graph.nodes if n.op != "output"]
         self._output = next(n for n in graph_module.graph.nodes if n.op == "output")
@@ -84,7 +90,8 @@ class Runner:
 
         def execute(node: fx.Node) -> Any:
             if node.op == "get_attr":
-                return get_attribute(self.graph_module, str(node.target))
+                name = str(node.target)
+                return self._instead[name] if name in self._instead else get_attribute(self.graph_module, name)
             args, kwargs = fx.map_arg((node.args, node.kwargs), value)
             return getattr(self._interpreter, node.op)(node.target, args, kwargs)
 

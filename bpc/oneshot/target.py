@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+
+class TargetError(ValueError):
+    """A target that says nothing, or that a model cannot meet; the message says what can."""
+
+
 Runtime = Literal["onnx", "eager", "compiled"]
 
 
@@ -22,7 +27,7 @@ class Target:
         shape: (batch, length) of the timed input; models without a sequence axis read the batch alone.
         threads: CPU threads; None: all.
 
-    Raises ValueError for anything else.
+    Raises `TargetError` for anything else.
     """
 
     speedup: float | None = None
@@ -37,17 +42,17 @@ class Target:
     def __post_init__(self) -> None:
         given = [name for name in ("speedup", "params", "density", "bytes") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
+            raise TargetError(
                 f"a target is one of speedup=, params=, density= and bytes=; got {', '.join(given) or 'none'}"
             )
         if self.speedup is not None and not 1 <= self.speedup < float("inf"):
-            raise ValueError(f"speedup={self.speedup}: write how many times as fast, 1 or more")
+            raise TargetError(f"speedup={self.speedup}: write how many times as fast, 1 or more")
         for name in ("params", "density"):
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name}={share}: write the share to keep, above 0 and up to 1")
+                raise TargetError(f"{name}={share}: write the share to keep, above 0 and up to 1")
         if self.bytes is not None and self.bytes <= 0:
-            raise ValueError(f"bytes={self.bytes}: write a positive number of bytes")
+            raise TargetError(f"bytes={self.bytes}: write a positive number of bytes")
 
     @staticmethod
     def of(target: Target | float) -> Target:

@@ -39,6 +39,8 @@ def _exit_code(error: Exception) -> int | None:
     from bpc.directory import LoadError
     from bpc.emit.check import ExportError
     from bpc.hub.note import NoteError
+    from bpc.oneshot.batches import CalibrationError
+    from bpc.oneshot.target import TargetError
     from bpc.spec import SpecError
     from bpc.vocabulary.errors import VocabularyError
     from passes import MaskError, TraceError, VerificationError
@@ -47,6 +49,7 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, VerificationError | ExportError):
         return DIFFERENT
     mendable = CommandError | SpecError | MaskError | NoteError | TraceError | LoadError | ModuleViewError | OSError
+    mendable |= CalibrationError | TargetError
     if isinstance(error, mendable | VocabularyError):
         return FAILED
     return None

@@ -115,17 +115,23 @@ class RefitLinears(Pass):
                     f"{len(refitting.moments.inputs)}, and {len(refitting.kept)} are marked kept or not"
                 )
 
-    def run(self, graph_module: fx.GraphModule) -> PassResult:
-        result = copy_graph(graph_module)
+    def numbers(self, graph_module: fx.GraphModule) -> dict[str, Tensor]:
+        """{name of a weight or bias: what it becomes}, as stored and in its dtype; nothing is written."""
         by_weight = {use.weight: use for use in weight_uses(graph_module).values()}
+        found: dict[str, Tensor] = {}
         for name, refitting in self.refits.items():
             use, stored = by_weight[name], get_attribute(graph_module, name)
             weight = stored.detach() if use.out_dim == 0 else stored.detach().T
             fitted, bias = refit(
                 weight, refitting.moments, refitting.kept, bias=use.bias is not None, ridge=refitting.ridge
             )
-            fitted = (fitted if use.out_dim == 0 else fitted.T).contiguous()
-            set_numbers(result, name, fitted.to(stored))
+            found[name] = (fitted if use.out_dim == 0 else fitted.T).contiguous().to(stored)
             if use.bias is not None and bias is not None:
-                set_numbers(result, use.bias, bias.to(get_attribute(graph_module, use.bias)))
+                found[use.bias] = bias.to(get_attribute(graph_module, use.bias))
+        return found
+
+    def run(self, graph_module: fx.GraphModule) -> PassResult:
+        result = copy_graph(graph_module)
+        for name, numbers in self.numbers(graph_module).items():
+            set_numbers(result, name, numbers)
         return PassResult(result, bool(self.refits), {"weights": len(self.refits)})

@@ -1,0 +1,102 @@
+"""``bpc oneshot``: a model directory and unlabelled examples become a smaller model, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bpc.cli.trust import TrustCode
+from bpc.terminal.errors import reports_errors
+
+
+@reports_errors
+def oneshot(
+    model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors, tokenizer).")],
+    data: Annotated[
+        Path, typer.Option(help="Unlabelled examples: .txt (a text a line), .csv, .tsv or .jsonl. Labels are not read.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the small model goes; made if missing.")],
+    target_speedup: Annotated[
+        float | None, typer.Option(min=1, help="How many times as fast, measured on this machine, e.g. 1.5.")
+    ] = None,
+    target_params: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of all parameters to keep, e.g. 0.8.")
+    ] = None,
+    target_density: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the attention and feed-forward weights to keep.")
+    ] = None,
+    target_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes of the weights, in the model's dtype.")] = None,
+    runtime: Annotated[str, typer.Option(help="Where a speed-up is measured: onnx, eager or compiled.")] = "onnx",
+    dtype: Annotated[str, typer.Option(help="Dtype of the timed model: float32, or int8 for onnx.")] = "float32",
+    shape: Annotated[str, typer.Option(help="Batch x length of the timed input.")] = "8x64",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the timed model; default: all.")] = None,
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    pair: Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Examples that are read at most.")] = 512,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens of an example at most.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per batch.")] = 32,
+    effort: Annotated[float, typer.Option(min=0, help="Time spent on measuring layers; 2 takes twice as long.")] = 1.0,
+    multiple: Annotated[int, typer.Option(min=1, help="FFN dims are kept in multiples of this.")] = 8,
+    protect: Annotated[
+        list[str] | None, typer.Option(help="Weights (globs) whose layer is left alone; may be given again.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Run the small model and the repaired one and compare.")] = True,
+    trust_remote_code: TrustCode = False,
+) -> None:
+    """Prune heads and FFN dims in minutes: no labels, no training loop, two cores.
+
+    Interrupted, the same command goes on from the last whole layer. A causal language model reads the texts as one
+    stream of tokens.
+    """
+    from bpc.bench.cases import parse_shape, runs
+    from bpc.cli.calibration import read_examples
+    from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
+    from bpc.oneshot import Target, prune_once
+    from bpc.oneshot.progress import PhaseProgress
+    from bpc.terminal.console import quiet_console
+    from bpc.terminal.output import check_directory
+
+    console = quiet_console()
+    check_directory("--out", out, model)
+    runs([runtime], [dtype], None)
+    target = Target(
+        speedup=target_speedup,
+        params=target_params,
+        density=target_density,
+        bytes=target_bytes,
+        runtime=runtime,  # type: ignore[arg-type]
+        dtype=dtype,
+        shape=parse_shape(shape),
+        threads=threads,
+    )
+    network, tokenizer = load_model(model), load_tokenizer(model)
+    examples = read_examples(
+        network, tokenizer, data, text, pair, samples=samples, max_length=max_length, batch_size=batch_size
+    )
+    state = out.parent / f".{out.name}.oneshot"
+    dense = prune_once(
+        network,
+        examples,
+        target,
+        tokenizer=tokenizer,
+        samples=samples,
+        batch_size=batch_size,
+        max_length=max_length,
+        effort=effort,
+        multiple=multiple,
+        protect=protect or (),
+        verify=verify,
+        progress=PhaseProgress(console),
+        state=state,
+    )
+    dense.save_pretrained(out)
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, out)
+    keep_processors(model, out)
+    for file in state.glob("*"):
+        file.unlink()
+    if state.exists():
+        state.rmdir()
+    console.print(f"{dense.one_shot}\n{dense.report}\n{dense.describe_module()}\nwritten to {out}")

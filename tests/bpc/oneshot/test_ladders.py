@@ -1,0 +1,81 @@
+"""Ladders: what is measured is what the outputs lose, and data decide the order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import passes
+from bpc.oneshot.batches import trace_example
+from bpc.oneshot.divergence import divergence
+from bpc.oneshot.ladders import Setting, counts_of, measure_ladders, weight_of
+from bpc.oneshot.prune import _as_traced
+from bpc.oneshot.sublayers import Sublayer, find_sublayers
+from passes.ir.graph import copy_graph, set_numbers
+from passes.rewrite.refit import refit
+from passes.structure.roles import find_roles
+from tests.bpc.oneshot.models import made
+
+SETTING = Setting(probes=2, levels=(0.0, 0.5))
+
+
+def measured(name: str, **options: Any) -> tuple[Any, tuple[Sublayer, ...], Any, Any]:
+    model, batches = made(name)
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    layers = find_sublayers(graph, find_roles(graph))
+    batches = [_as_traced(graph, batch) for batch in batches]
+    return graph, layers, batches, measure_ladders(graph, layers, batches, SETTING, **options)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "vit", "albert"])
+def test_every_layer_has_an_order_and_its_losses(name: str) -> None:
+    _, layers, _, (ladders, shared) = measured(name)
+    assert ladders.keys() == {s.name for s in layers}
+    assert shared.keys() == {s.name for s in layers if len(s.nodes) > 1}
+    for layer in layers:
+        ladder = ladders[layer.name]
+        assert sorted(ladder.order) == list(range(layer.count))
+        assert list(ladder.losses) == counts_of(layer, SETTING.levels)
+        assert ladder.losses[0] > 0
+
+
+def test_a_loss_is_that_of_the_model_with_this_layer_refitted() -> None:
+    """By hand: inputs of the layer from a hook, the refit, a forward of the whole."""
+    model, batches = made("bert")
+    graph, layers, traced, (ladders, _) = measured("bert")
+    layer = layers[1]
+    seen: list[torch.Tensor] = []
+    linear = model.get_submodule(layer.weight.removesuffix(".weight"))
+    hook = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.no_grad():
+        for batch in batches:
+            model(**batch)
+    hook.remove()
+    x = torch.cat([value[batch["attention_mask"].bool()] for value, batch in zip(seen, batches, strict=True)])
+    from passes.rewrite.refit import Moments
+
+    moments = Moments(layer.features, 32)
+    moments.add(x, linear(x).detach())
+    kept = ladders[layer.name].kept(24).repeat_interleave(layer.size)
+    weight, bias = refit(weight_of(graph, layer), moments, kept, bias=True, ridge=SETTING.ridge)
+    assert bias is not None
+    changed = copy_graph(graph)
+    set_numbers(changed, layer.weight, weight.float())
+    set_numbers(changed, str(layer.bias), bias.float())
+    with torch.no_grad():
+        wanted = sum(divergence(graph(**b), changed(**b), b) for b in traced[:2]) / 2
+    assert ladders[layer.name].losses[24] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_what_is_known_is_not_measured_again() -> None:
+    told: list[str] = []
+    *_, (ladders, _) = measured("bert", done=lambda layer, ladder: told.append(layer.name))
+    half = {name: ladders[name] for name in list(ladders)[:2]}
+    again: list[str] = []
+    *_, (others, _) = measured("bert", known=half, done=lambda layer, ladder: again.append(layer.name))
+    assert again == [name for name in told if name not in half]
+    for name, ladder in ladders.items():
+        assert others[name].order == ladder.order
+        assert others[name].losses == pytest.approx(ladder.losses)

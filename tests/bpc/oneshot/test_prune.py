@@ -1,0 +1,136 @@
+"""`bpc.prune_once` as it is called: any model in, a smaller one that computes what was promised out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bpc
+from bpc.oneshot import CalibrationError, TargetError
+from bpc.oneshot.prune import prune_once
+from passes.ir.graph import get_attribute
+from tests.bpc.oneshot.models import MODELS, made
+
+
+def parameters(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_kind_of_model_gets_to_its_target(name: str) -> None:
+    model, batches = made(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    dense = prune_once(model, batches, bpc.Target(params=0.75), multiple=1, progress=False)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    small = parameters(dense.graph_module)
+    assert 0.6 * parameters(model) < small <= 0.75 * parameters(model)
+    assert dense.report is not None
+    assert dense.report.agreement is not None
+    found = dense.one_shot
+    assert found is not None
+    assert found.speedup is None
+    assert found.examples == sum(len(next(iter(b.values()))) for b in batches)
+    with torch.no_grad():
+        given, wanted = dense.module(**batches[0]).logits, model(**batches[0]).logits
+    assert torch.isfinite(given).all()
+    assert found.divergence > 0
+    assert not torch.equal(given, wanted)
+
+
+def test_the_module_is_the_graph_and_comes_back_from_disk(tmp_path: Path) -> None:
+    model, batches = made("bert")
+    dense = prune_once(model, batches, bpc.Target(density=0.5), multiple=1, progress=False)
+    dense.save_pretrained(tmp_path / "small")
+    loaded = bpc.load(tmp_path / "small").module
+    with torch.no_grad():
+        wanted = dense.graph_module(**batches[1]).logits
+        torch.testing.assert_close(loaded(**batches[1]).logits, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_better_than_the_same_masks_without_repair_or_order() -> None:
+    model, batches = made("bert")
+    dense = prune_once(model, batches, bpc.Target(density=0.6), multiple=1, progress=False)
+    assert dense.one_shot is not None
+    worse = 0.0
+    with torch.no_grad():
+        for choice in dense.one_shot.choices:  # the first units instead, and no refit
+            weight = get_attribute(model, choice.weight)
+            weight[:, choice.kept * (weight.shape[1] // choice.count) :] = 0
+        original, _ = made("bert")
+        for batch in batches:
+            p, q = (m(**batch).logits.log_softmax(-1) for m in (original, model))
+            worse += float((p.exp() * (p - q)).sum(-1).mean()) / len(batches)
+    assert dense.one_shot.divergence < 0.5 * worse
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches = made("bert")
+    options: dict[str, Any] = {"multiple": 1, "progress": False, "state": tmp_path / "state"}
+    target = bpc.Target(density=0.5)
+
+    def interrupt(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bpc.oneshot.prune.repair", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prune_once(model, batches, target, **options)
+    with monkeypatch.context() as patched:
+        patched.setattr("bpc.oneshot.ladders.removal_order", interrupt)  # nothing is measured again
+        again = prune_once(model, batches, target, **options)
+    fresh = prune_once(model, batches, target, multiple=1, progress=False)
+    assert again.one_shot is not None
+    assert fresh.one_shot is not None
+    assert again.one_shot.choices == fresh.one_shot.choices
+
+
+def test_a_speed_up_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    model, batches = made("bert")
+    target = bpc.Target(speedup=1.2, runtime="eager", shape=(2, 8), threads=1)
+    dense = prune_once(model, batches, target, multiple=1)
+    assert dense.one_shot is not None
+    assert dense.one_shot.speedup is not None
+    assert dense.one_shot.speedup > 0
+    assert dense.one_shot.unit == "s"
+    shown = capsys.readouterr().err
+    assert "8 heads and 96 dims in 4 layers" in shown
+    assert "measuring layers: " in shown
+
+
+def test_nothing_to_remove_is_said_and_nothing_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    model, batches = made("bert")
+    dense = prune_once(model, batches, bpc.Target(params=1.0))
+    assert "nothing to remove" in capsys.readouterr().err
+    assert parameters(dense.graph_module) == parameters(model)
+
+
+def test_a_protected_layer_keeps_its_units() -> None:
+    model, batches = made("bert")
+    dense = prune_once(model, batches, bpc.Target(density=0.5), multiple=1, protect=["*layer.0.*"], progress=False)
+    layer = dense.module.bert.encoder.layer[0]  # type: ignore[union-attr,index]
+    assert layer.intermediate.dense.out_features == 48
+    assert dense.one_shot is not None
+    assert all("layer.1" in choice.weight for choice in dense.one_shot.choices)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"target": bpc.Target(params=0.01)}, TargetError, "that stay when every head and dim has gone"),
+        ({"target": 0.5}, TargetError, "1 or more"),
+        ({"target": 2.0, "data": []}, CalibrationError, "hold no examples"),
+        ({"target": 2.0, "protect": ["nope.*"]}, TargetError, "'nope.\\*' matches no weight"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    model, batches = made("bert")
+    with pytest.raises(error, match=message):
+        prune_once(model, **{"data": batches, "progress": False, **options})
+
+
+def test_a_path_is_no_model() -> None:
+    with pytest.raises(TypeError, match="takes a loaded model"):
+        prune_once("bert", [], 2.0)  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""Repair: the units that went are zero, and the others make up for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import passes
+from bpc.oneshot.batches import trace_example
+from bpc.oneshot.costs import columns_mask
+from bpc.oneshot.divergence import divergence
+from bpc.oneshot.ladders import Setting, measure_ladders
+from bpc.oneshot.prune import _as_traced
+from bpc.oneshot.repair import repair, residual_of
+from bpc.oneshot.sublayers import find_sublayers
+from passes.ir.graph import copy_graph, get_attribute, set_numbers
+from passes.structure.roles import find_roles
+from tests.bpc.oneshot.models import MODELS, made
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_repaired_models_are_nearer_than_masked_ones(name: str) -> None:
+    model, batches = made(name)
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    layers = find_sublayers(graph, find_roles(graph))
+    batches = [_as_traced(graph, batch) for batch in batches]
+    setting = Setting(probes=1, levels=(0.0,), ridge=1e-4)
+    ladders, shared = measure_ladders(graph, layers, batches, setting)
+    kept = {s.name: s.count * 3 // 4 for s in layers}
+    repaired = repair(graph, layers, batches, kept, ladders, setting, shared=shared)
+    masked = copy_graph(graph)
+    for layer in layers:
+        mask = columns_mask(graph, layer, ladders[layer.name].kept(kept[layer.name]))
+        assert not get_attribute(repaired, layer.weight)[~mask].any()
+        assert get_attribute(repaired, layer.weight)[mask].any()
+        set_numbers(masked, layer.weight, get_attribute(graph, layer.weight).detach() * mask)
+
+    def distance(other: Any) -> float:
+        with torch.no_grad():
+            return sum(divergence(graph(**b), other(**b), b) for b in batches)
+
+    assert distance(repaired) < 0.8 * distance(masked)
+
+
+def test_the_residual_is_what_the_output_is_added_to() -> None:
+    for name in ("bert", "gpt2", "llama", "t5"):
+        model, batches = made(name)
+        graph = passes.trace(model, trace_example(model, batches[0]))
+        for layer in find_sublayers(graph, find_roles(graph)):
+            assert residual_of(graph, layer.nodes[0]) is not None, (name, layer.name)
+
+
+def test_keeping_everything_changes_nothing() -> None:
+    model, batches = made("bert")
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    layers = find_sublayers(graph, find_roles(graph))
+    batches = [_as_traced(graph, batch) for batch in batches]
+    setting = Setting(probes=1, levels=(0.0,))
+    ladders, _ = measure_ladders(graph, layers, batches, setting)
+    same = repair(graph, layers, batches, {s.name: s.count for s in layers}, ladders, setting)
+    for name, parameter in graph.named_parameters():
+        assert torch.equal(get_attribute(same, name), parameter)

@@ -1,0 +1,45 @@
+"""What is kept of a run, and for whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import passes
+from bpc.oneshot.batches import trace_example
+from bpc.oneshot.ladders import Ladder, Setting
+from bpc.oneshot.resume import Saved
+from bpc.oneshot.sublayers import find_sublayers
+from bpc.oneshot.target import Target
+from passes.structure.roles import find_roles
+from tests.bpc.oneshot.models import made
+
+
+def test_the_same_run_goes_on_and_others_begin_anew(tmp_path: Path) -> None:
+    model, batches = made("bert")
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    layer = find_sublayers(graph, find_roles(graph))[0]
+    saved = Saved(tmp_path / "state", graph, batches, Setting())
+    assert saved.ladders() == {}
+    ladder = Ladder((2, 0, 1, 3), {0: 0.5, 2: 0.125})
+    saved.add_ladder(layer, ladder)
+    saved.set_seconds(Target(speedup=2), [1.0, 0.5])
+    again = Saved(tmp_path / "state", graph, batches, Setting())
+    assert again.ladders() == {layer.name: ladder}
+    assert again.seconds(Target(speedup=3)) == [1.0, 0.5]
+    assert again.seconds(Target(speedup=2, shape=(1, 64))) is None
+    assert Saved(tmp_path / "state", graph, batches[:3], Setting()).ladders() == {}
+    assert Saved(tmp_path / "state", graph, batches, Setting(ridge=0.5)).ladders() == {}
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert Saved(tmp_path / "state", graph, batches, Setting()).ladders() == {}
+
+
+def test_files_that_are_no_state_are_left_aside(tmp_path: Path) -> None:
+    model, batches = made("bert")
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    for text in ("", "[]", "{", '{"of": 3}', "null"):
+        (tmp_path / "one-shot.json").write_text(text)
+        assert Saved(tmp_path, graph, batches, Setting()).ladders() == {}
+    assert Saved(None, graph, batches, Setting()).ladders() == {}
