@@ -42,7 +42,6 @@ from passes.verify import verify_equivalent
 if TYPE_CHECKING:
     from bpc.emit.onnx import Dtype
     from bpc.emit.recipe import Target
-    from bpc.oneshot.report import OneShotReport
 
 __all__ = ["DenseModel", "LoadError", "is_dense_directory", "load"]
 
@@ -69,7 +68,7 @@ class DenseModel:
         self.plan = plan
         self.report = report
         self.example_inputs = example_inputs
-        self.one_shot: OneShotReport | None = None
+        self.one_shot: Any = None  # a report that `bpc.oneshot` sets, which builds on this module
         self._certificate = certificate
         self._make_view = view
         self._cuts = cuts

@@ -1,4 +1,4 @@
-"""The command line: ``bpc prune | oneshot | inspect | shrink | trim-vocab | verify | export | bench``, thin over Python.
+"""The command line: ``bpc prune | oneshot | inspect | shrink | trim-vocab | verify | export | bench``, a thin layer.
 
 Heavy imports happen inside the commands, so that ``--help`` answers at once.
 """

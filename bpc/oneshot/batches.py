@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from bpc.errors import MendableError
 from bpc.inputs import example_inputs
 
 Batch = dict[str, Any]
 
 
-class CalibrationError(ValueError):
+class CalibrationError(MendableError):
     """Data that a model cannot be calibrated with; the message says what was found and what is needed."""
 
 

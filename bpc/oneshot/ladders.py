@@ -108,7 +108,7 @@ def measure_ladders(
         losses = {}
         for count in counts_of(sublayer, setting.levels):
             kept = Ladder(tuple(order), {}).kept(count).repeat_interleave(sublayer.size)
-            refit = RefitLinears({sublayer.weight: Refitting(moments, kept, setting.ridge)})
+            refit = refit_of(sublayer, moments, kept, setting.ridge)
             changed = Runner(graph, timeline, refit.numbers(graph))
             total = 0.0
             for index in probes:
@@ -134,6 +134,12 @@ def _order(weight: Tensor, moments: Moments, sublayer: Sublayer, ridge: float) -
     system = gram + penalty * torch.eye(len(gram), dtype=torch.float64)
     order: list[int] = removal_order(weight.double(), system, sublayer.size).tolist()
     return order
+
+
+def refit_of(sublayer: Sublayer, moments: Moments, features: Tensor, ridge: float) -> RefitLinears:
+    """The pass that refits a sublayer to the ``features`` (bool) that are kept."""
+    refitting = Refitting(moments, features, ridge, sublayer.bias, sublayer.out_dim)
+    return RefitLinears({sublayer.weight: refitting})
 
 
 def weight_of(graph: fx.GraphModule, sublayer: Sublayer) -> Tensor:

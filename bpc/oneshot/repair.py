@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch, tokens_of
-from bpc.oneshot.ladders import Ladder, Setting, bias_of, input_of, weight_of
+from bpc.oneshot.ladders import Ladder, Setting, bias_of, input_of, refit_of, weight_of
 from bpc.oneshot.stream import Runner, Sweep, Timeline
 from bpc.oneshot.sublayers import Sublayer
 from passes.ir.graph import copy_graph
 from passes.ir.sizes import tensor_of
 from passes.ops.rule import Kind
 from passes.ops.table import kind_of
-from passes.rewrite.refit import Moments, RefitLinears, Refitting
+from passes.rewrite.refit import Moments
 
 
 def repair(
@@ -79,7 +79,7 @@ def _refitted(
     setting: Setting,
 ) -> fx.GraphModule:
     features = ladders[sublayer.name].kept(kept[sublayer.name]).repeat_interleave(sublayer.size)
-    refit = RefitLinears({sublayer.weight: Refitting(moments, features, setting.ridge)})
+    refit = refit_of(sublayer, moments, features, setting.ridge)
     return refit.run(graph).graph_module
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from bpc.errors import MendableError
 
-class TargetError(ValueError):
+
+class TargetError(MendableError):
     """A target that says nothing, or that a model cannot meet; the message says what can."""
 
 

@@ -38,18 +38,15 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 def _exit_code(error: Exception) -> int | None:
     from bpc.directory import LoadError
     from bpc.emit.check import ExportError
+    from bpc.errors import MendableError
     from bpc.hub.note import NoteError
-    from bpc.oneshot.batches import CalibrationError
-    from bpc.oneshot.target import TargetError
     from bpc.spec import SpecError
-    from bpc.vocabulary.errors import VocabularyError
     from passes import MaskError, TraceError, VerificationError
     from passes.plan.errors import ModuleViewError
 
     if isinstance(error, VerificationError | ExportError):
         return DIFFERENT
     mendable = CommandError | SpecError | MaskError | NoteError | TraceError | LoadError | ModuleViewError | OSError
-    mendable |= CalibrationError | TargetError
-    if isinstance(error, mendable | VocabularyError):
+    if isinstance(error, mendable | MendableError):
         return FAILED
     return None

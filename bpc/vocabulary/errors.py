@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bpc.errors import MendableError
 
-class VocabularyError(ValueError):
+
+class VocabularyError(MendableError):
     """A tokenizer or a model whose vocabulary cannot be reduced; the message says why, and what to do."""

@@ -23,7 +23,6 @@ from torch import Tensor, fx
 
 from passes.ir.graph import copy_graph, get_attribute, set_numbers
 from passes.ir.manager import Pass, PassResult
-from passes.structure.weight_uses import weight_uses
 
 _ROWS = 4096  # tokens multiplied at a time: products in the data's precision, sums in float64
 
@@ -89,11 +88,17 @@ def refit(weight: Tensor, moments: Moments, kept: Tensor, *, bias: bool, ridge: 
 
 @dataclass(frozen=True)
 class Refitting:
-    """One weight to refit: ``kept`` input features (bool), the moments of its data, ρ's share (see `refit`)."""
+    """One weight to refit: the moments of its data, ``kept`` input features (bool), ρ's share (see `refit`).
+
+    ``bias``: the name of the bias that its linears add, if any. ``out_dim``: the stored weight's dim of the output
+    features, 0 for nn.Linear, 1 for Conv1D.
+    """
 
     moments: Moments
     kept: Tensor
     ridge: float
+    bias: str | None = None
+    out_dim: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,12 @@ class RefitLinears(Pass):
     name: str = field(default="refit-linears", init=False)
 
     def requires(self, graph_module: fx.GraphModule) -> None:
-        known = {use.weight: use for use in weight_uses(graph_module).values()}
+        read = {str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"}
         for name, refitting in self.refits.items():
-            if name not in known:
-                raise ValueError(f"refit of {name!r}: no linear of the graph multiplies by it")
-            features = get_attribute(graph_module, name).shape[1 - known[name].out_dim]
+            for used in (name, refitting.bias):
+                if used is not None and used not in read:
+                    raise ValueError(f"refit of {name!r}: the graph reads no parameter {used!r}")
+            features = get_attribute(graph_module, name).shape[1 - refitting.out_dim]
             if len(refitting.kept) != features or len(refitting.moments.inputs) != features:
                 raise ValueError(
                     f"refit of {name!r}: it reads {features} features; the moments are of "
@@ -117,17 +123,16 @@ class RefitLinears(Pass):
 
     def numbers(self, graph_module: fx.GraphModule) -> dict[str, Tensor]:
         """{name of a weight or bias: what it becomes}, as stored and in its dtype; nothing is written."""
-        by_weight = {use.weight: use for use in weight_uses(graph_module).values()}
         found: dict[str, Tensor] = {}
         for name, refitting in self.refits.items():
-            use, stored = by_weight[name], get_attribute(graph_module, name)
-            weight = stored.detach() if use.out_dim == 0 else stored.detach().T
+            stored = get_attribute(graph_module, name)
+            weight = stored.detach() if refitting.out_dim == 0 else stored.detach().T
             fitted, bias = refit(
-                weight, refitting.moments, refitting.kept, bias=use.bias is not None, ridge=refitting.ridge
+                weight, refitting.moments, refitting.kept, bias=refitting.bias is not None, ridge=refitting.ridge
             )
-            found[name] = (fitted if use.out_dim == 0 else fitted.T).contiguous().to(stored)
-            if use.bias is not None and bias is not None:
-                found[use.bias] = bias.to(get_attribute(graph_module, use.bias))
+            found[name] = (fitted if refitting.out_dim == 0 else fitted.T).contiguous().to(stored)
+            if refitting.bias is not None and bias is not None:
+                found[refitting.bias] = bias.to(get_attribute(graph_module, refitting.bias))
         return found
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:

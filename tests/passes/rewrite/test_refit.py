@@ -103,8 +103,8 @@ def test_the_pass_writes_columns_and_bias_and_nothing_else() -> None:
     x = torch.randn(TOKENS, FEATURES)
     kept = torch.arange(FEATURES) % 2 == 0
     refits = {
-        "outer.weight": Refitting(moments_of(x, torch.randn(TOKENS, OUT)), kept, 1e-3),
-        "inner": Refitting(moments_of(x[:, :4], torch.randn(TOKENS, FEATURES)), torch.arange(4) < 3, 1e-3),
+        "outer.weight": Refitting(moments_of(x, torch.randn(TOKENS, OUT)), kept, 1e-3, bias="outer.bias"),
+        "inner": Refitting(moments_of(x[:, :4], torch.randn(TOKENS, FEATURES)), torch.arange(4) < 3, 1e-3, out_dim=1),
     }
     outcome = RefitLinears(refits).run(graph).graph_module
     assert not get_attribute(outcome, "outer.weight")[:, ~kept].any()
@@ -119,7 +119,7 @@ def test_the_pass_writes_columns_and_bias_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("name", "features", "message"),
     [
-        ("outer.nothing", FEATURES, "no linear of the graph"),
+        ("outer.nothing", FEATURES, "the graph reads no parameter 'outer.nothing'"),
         ("outer.weight", 4, "reads 7 features; the moments are of 4"),
     ],
 )
