@@ -115,7 +115,9 @@ def _torch_side(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: 
     torch.export.save(program, folder / "model.pt2")
     info = trace_info(graph)
     leaves, spec = pytree.tree_flatten((info.args, info.kwargs))
-    fresh = iter(resized_inputs(graph, axes, {"batch": batch, "sequence": length}))
+    # A first axis has another name where nothing reads its input any more; its rows are examples all the same.
+    rows = {name for places in axes.names.values() for axis, name in places.items() if axis == 0}
+    fresh = iter(resized_inputs(graph, axes, {**dict.fromkeys(rows, batch), "batch": batch, "sequence": length}))
     leaves = [next(fresh) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     args, kwargs = pytree.tree_unflatten(leaves, spec)
     torch.save({"args": args, "kwargs": kwargs}, folder / "inputs.pt")

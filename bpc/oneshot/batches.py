@@ -83,7 +83,7 @@ def token_chunks(texts: Iterable[str], tokenizer: Any, *, samples: int, length: 
 
 def trace_example(model: nn.Module, batch: Batch) -> Batch:
     """The keyword arguments to trace ``model`` with: the batch, at least two rows of it, the cache switched off."""
-    rows = max((v.shape[0] for v in batch.values() if isinstance(v, Tensor) and v.dim()), default=1)
+    rows = examples_of(batch)
     example = {
         k: v.repeat_interleave(2, 0) if isinstance(v, Tensor) and v.dim() and rows == 1 else v for k, v in batch.items()
     }
@@ -106,6 +106,11 @@ def valid_rows(batch: Batch, value: Tensor) -> Tensor | None:
             if value.dim() == 2 and len(value) == mask.numel():
                 return mask.bool().flatten()
     return None
+
+
+def examples_of(batch: Mapping[str, Any]) -> int:
+    """How many examples a batch holds."""
+    return max((v.shape[0] for v in batch.values() if isinstance(v, Tensor) and v.dim()), default=1)
 
 
 def tokens_of(batch: Batch, value: Tensor) -> Tensor:
@@ -161,15 +166,12 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, batch_size: in
 
 
 def _take(batches: list[Batch], rest: Iterable[Any], samples: int) -> list[Batch]:
-    def size(batch: Mapping[str, Any]) -> int:
-        return max((v.shape[0] for v in batch.values() if isinstance(v, Tensor) and v.dim()), default=1)
-
-    seen = size(batches[0])
+    seen = examples_of(batches[0])
     for batch in rest:
         if seen >= samples:
             break
         batches.append(dict(batch))
-        seen += size(batch)
+        seen += examples_of(batch)
     return batches
 
 

@@ -21,7 +21,7 @@ from bpc.oneshot.search import Costs
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target
 from passes.ir.graph import get_attribute
-from passes.ir.sizes import tensor_of
+from passes.ir.sizes import example_sizes, tensor_of
 from passes.structure.role import Family
 from passes.structure.weight_uses import weight_uses
 
@@ -136,6 +136,6 @@ def _work(graph: fx.GraphModule, sublayers: Sequence[Sublayer]) -> dict[str, flo
         value = tensor_of(node)
         if isinstance(value, Tensor):
             features = get_attribute(graph, use.weight).shape[1 - use.out_dim]
-            elements = np.prod([int(size) for size in value.shape], dtype=float)
+            elements = np.prod(example_sizes(value.shape), dtype=float)
             by_weight[use.weight] = by_weight.get(use.weight, 0.0) + float(elements) * features
     return {s.name: sum(by_weight.get(weight, 0.0) for weight in s.parts) or 1.0 for s in sublayers}

@@ -6,13 +6,14 @@ scores (embeddings, features), by their squared error over the original's varian
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bpc.oneshot.batches import Batch, valid_rows
+from bpc.oneshot.batches import Batch, examples_of, valid_rows
+from bpc.oneshot.stream import Runner
 
 
 @torch.no_grad()
@@ -35,6 +36,15 @@ def divergence(original: Any, small: Any, batch: Batch, *, multi_label: bool = F
             scale = float((wanted - wanted.mean()).square().mean()) or 1.0
             found.append(float((wanted - given).square().mean()) / scale)
     return sum(found) / max(len(found), 1)
+
+
+def mean_divergence(original: Runner, small: Runner, batches: Sequence[Batch], multi_label: bool = False) -> float:
+    """The `divergence` of two graphs over ``batches``, weighted by their examples."""
+    total = 0.0
+    for batch in batches:
+        wanted, given = (runner.outputs(runner.start(batch)) for runner in (original, small))
+        total += examples_of(batch) * divergence(wanted, given, batch, multi_label=multi_label)
+    return total / max(1, sum(examples_of(batch) for batch in batches))
 
 
 def outputs(result: Any) -> Iterator[tuple[str, Tensor]]:

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, fx, nn
 
 import passes
-from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, trace_example
+from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, examples_of, trace_example
 from bpc.oneshot.costs import columns_mask, counted, measure, probes_of, timed, timing_options
-from bpc.oneshot.divergence import divergence
-from bpc.oneshot.estimate import describe_estimate, probe_batches
+from bpc.oneshot.divergence import mean_divergence
+from bpc.oneshot.estimate import describe_estimate, probe_batches, refinements
 from bpc.oneshot.ladders import Ladder, Setting, counts_of, measure_ladders
 from bpc.oneshot.progress import PhaseProgress
+from bpc.oneshot.refine import refine
 from bpc.oneshot.repair import repair
 from bpc.oneshot.report import Choice, OneShotReport
 from bpc.oneshot.resume import Saved
 from bpc.oneshot.search import Costs, search
+from bpc.oneshot.stream import Runner, Timeline
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
 from bpc.oneshot.target import Target, TargetError
 from passes.ir.graph import get_attribute
@@ -95,7 +97,7 @@ def prune_once(
         multi_label=getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification",
     )
     saved = Saved(state, graph, batches, setting)
-    shown.say(describe_estimate(graph, sublayers, batches, setting, target))
+    shown.say(describe_estimate(graph, sublayers, batches, setting, target, effort))
     costs, budget = _costs(graph, sublayers, target, saved, shown)
     if budget >= costs.total():
         shown.say(
@@ -107,6 +109,13 @@ def prune_once(
             graph, sublayers, batches, setting, known=saved.ladders(), done=saved.add_ladder, tick=tick
         )
     kept = search(sublayers, ladders, costs, budget, multiple=multiple)
+    candidates = refinements(graph, batches, setting, effort) if any(kept[s.name] < s.count for s in sublayers) else 0
+    with shown.phase("trying other choices", candidates + 1) as tick:
+        ladders = refine(
+            graph, sublayers, batches, ladders, costs, budget, setting,
+            candidates=candidates, multiple=multiple, shared=shared, tick=tick,
+        )  # fmt: skip
+    kept = search(sublayers, ladders, costs, budget, multiple=multiple)
     speedup = None
     if target.speedup is not None:
         with shown.phase("checking the speed-up"):
@@ -115,13 +124,14 @@ def prune_once(
         repaired = repair(graph, sublayers, batches, kept, ladders, setting, shared=shared, tick=tick)
     expected = costs.total(kept)
     with shown.phase("comparing"):
-        distance = _distance(graph, repaired, batches, setting)
+        original = Runner(graph, Timeline(graph))
+        distance = mean_divergence(original, Runner(repaired, original.timeline), batches, setting.multi_label)
     with shown.phase("compiling"):
         dense = _compiled(pruned, graph, repaired, sublayers, ladders, kept, verify)
     dense.one_shot = OneShotReport(
         target=target,
         choices=tuple(_choice(s, ladders[s.name], kept[s.name]) for s in sublayers),
-        examples=sum(_rows(batch) for batch in batches),
+        examples=sum(examples_of(batch) for batch in batches),
         divergence=distance,
         speedup=speedup,
         expected_cost=expected,
@@ -241,22 +251,6 @@ def _compiled(
     return DenseModel.from_shrink(passes.shrink(graph, masks, verify=verify), pruned)
 
 
-def _distance(graph: fx.GraphModule, repaired: fx.GraphModule, batches: Sequence[Batch], setting: Setting) -> float:
-    from bpc.oneshot.stream import Runner, Timeline
-
-    timeline = Timeline(graph)
-    old, new = Runner(graph, timeline), Runner(repaired, timeline)
-    total = 0.0
-    for batch in batches:
-        original, small = (runner.outputs(runner.start(batch)) for runner in (old, new))
-        total += _rows(batch) * divergence(original, small, batch, multi_label=setting.multi_label)
-    return total / max(1, sum(_rows(batch) for batch in batches))
-
-
 def _choice(sublayer: Sublayer, ladder: Ladder, kept: int) -> Choice:
     loss = float(ladder.loss([kept])[0])
     return Choice(sublayer.name, sublayer.weight, sublayer.unit, kept, sublayer.count, loss)
-
-
-def _rows(batch: Batch) -> int:
-    return max((v.shape[0] for v in batch.values() if isinstance(v, Tensor) and v.dim()), default=1)

@@ -11,7 +11,6 @@ so that each sublayer mends what the ones before it could not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -101,7 +100,10 @@ def residual_of(graph: fx.GraphModule, node: str) -> str | None:
     return None
 
 
-def _rows(node: fx.Node) -> tuple[Any, Any] | None:
-    """(features, entries) of a node's value: equal where a view has only laid the rows out anew."""
+def _rows(node: fx.Node) -> tuple[str, str] | None:
+    """(features, entries) of a node's value: equal where a view has only laid the rows out anew.
+
+    As text: comparing sizes that depend on the input would fix them for the whole graph.
+    """
     value = tensor_of(node)
-    return None if not isinstance(value, Tensor) or not value.dim() else (value.shape[-1], str(value.numel()))
+    return None if not isinstance(value, Tensor) or not value.dim() else (str(value.shape[-1]), str(value.numel()))

@@ -93,7 +93,7 @@ def reshape_groups(in_shape: Sequence[Any], out_shape: Sequence[Any]) -> list[Di
     Sizes of 1 belong to no group. Symbolic sizes are compared by giving every symbol its own large prime; where that
     breaks a divisibility the graph relies on, the sizes of the traced example decide.
     """
-    for number in (_prime_sizes, _hint_sizes):
+    for number in (_prime_sizes, example_sizes):
         ins, outs = number(in_shape), number(out_shape)
         if math.prod(ins) == math.prod(outs):
             return _match_products(ins, outs, in_shape, out_shape)
@@ -128,7 +128,8 @@ def _match_products(
     return groups
 
 
-def _hint_sizes(shape: Sequence[Any]) -> list[int]:
+def example_sizes(shape: Sequence[Any]) -> list[int]:
+    """The sizes that the traced example had. ``int`` of a symbolic size would fix it, for the whole graph."""
     return [s if is_static(s) else int(s.node.hint) for s in shape]
 
 

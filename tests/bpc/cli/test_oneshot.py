@@ -25,7 +25,7 @@ def texts(tmp_path: Path) -> Path:
 def test_a_directory_and_texts_become_a_smaller_directory(model_directory: Path, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"
     result = run("oneshot", "--model", model_directory, "--data", texts, "--out", out, "--target-density", 0.5,
-                 "--multiple", 1)  # fmt: skip
+                 "--multiple", 1, "--effort", 0.05)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "target: 50% of the prunable weights" in result.output
     assert "verified: largest difference" in result.output
@@ -41,7 +41,7 @@ def test_columns_of_a_table_and_pairs(model_directory: Path, tmp_path: Path) -> 
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     result = run("oneshot", "--model", model_directory, "--data", path, "--text", "premise", "--pair", "hypothesis",
-                 "--out", tmp_path / "s", "--target-params", 0.9, "--multiple", 1)  # fmt: skip
+                 "--out", tmp_path / "s", "--target-params", 0.9, "--multiple", 1, "--effort", 0.05)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "on 12 calibration examples" in result.output
 

@@ -57,6 +57,12 @@ def test_times_add_up_to_the_probes() -> None:
         return 1.0 + 2.0 * shares.get(Family.ATTENTION, 1.0) + 3.0 * shares.get(Family.FFN, 1.0)
 
     costs, budget = timed(graph, layers, Target(speedup=2), [seconds(p) for p in probes])
+    assert all(
+        not isinstance(size, int) or size != 8
+        for node in graph.graph.nodes
+        if node.op == "placeholder"
+        for size in node.meta["val"].shape[:1]
+    )  # asking for a size as a number would have fixed the batch at the example's
     assert costs.total() == pytest.approx(6.0)
     assert costs.fixed == pytest.approx(1.0)
     assert budget == pytest.approx(3.0)

@@ -14,6 +14,8 @@ from bpc.oneshot.prune import prune_once
 from passes.ir.graph import get_attribute
 from tests.bpc.oneshot.models import MODELS, made
 
+QUICK: dict[str, Any] = {"multiple": 1, "effort": 0.05}
+
 
 def parameters(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
@@ -23,7 +25,7 @@ def parameters(model: Any) -> int:
 def test_every_kind_of_model_gets_to_its_target(name: str) -> None:
     model, batches = made(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    dense = prune_once(model, batches, bpc.Target(params=0.75), multiple=1, progress=False)
+    dense = prune_once(model, batches, bpc.Target(params=0.75), **QUICK, progress=False)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     small = parameters(dense.graph_module)
     assert 0.6 * parameters(model) < small <= 0.75 * parameters(model)
@@ -42,7 +44,7 @@ def test_every_kind_of_model_gets_to_its_target(name: str) -> None:
 
 def test_the_module_is_the_graph_and_comes_back_from_disk(tmp_path: Path) -> None:
     model, batches = made("bert")
-    dense = prune_once(model, batches, bpc.Target(density=0.5), multiple=1, progress=False)
+    dense = prune_once(model, batches, bpc.Target(density=0.5), **QUICK, progress=False)
     dense.save_pretrained(tmp_path / "small")
     loaded = bpc.load(tmp_path / "small").module
     with torch.no_grad():
@@ -52,7 +54,7 @@ def test_the_module_is_the_graph_and_comes_back_from_disk(tmp_path: Path) -> Non
 
 def test_better_than_the_same_masks_without_repair_or_order() -> None:
     model, batches = made("bert")
-    dense = prune_once(model, batches, bpc.Target(density=0.6), multiple=1, progress=False)
+    dense = prune_once(model, batches, bpc.Target(density=0.6), **QUICK, progress=False)
     assert dense.one_shot is not None
     worse = 0.0
     with torch.no_grad():
@@ -68,7 +70,7 @@ def test_better_than_the_same_masks_without_repair_or_order() -> None:
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batches = made("bert")
-    options: dict[str, Any] = {"multiple": 1, "progress": False, "state": tmp_path / "state"}
+    options: dict[str, Any] = {**QUICK, "progress": False, "state": tmp_path / "state"}
     target = bpc.Target(density=0.5)
 
     def interrupt(*args: object, **keywords: object) -> None:
@@ -81,7 +83,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patched:
         patched.setattr("bpc.oneshot.ladders.removal_order", interrupt)  # nothing is measured again
         again = prune_once(model, batches, target, **options)
-    fresh = prune_once(model, batches, target, multiple=1, progress=False)
+    fresh = prune_once(model, batches, target, **QUICK, progress=False)
     assert again.one_shot is not None
     assert fresh.one_shot is not None
     assert again.one_shot.choices == fresh.one_shot.choices
@@ -90,11 +92,12 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_speed_up_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     model, batches = made("bert")
     target = bpc.Target(speedup=1.2, runtime="eager", shape=(2, 8), threads=1)
-    dense = prune_once(model, batches, target, multiple=1)
+    dense = prune_once(model, batches, target, **QUICK)
     assert dense.one_shot is not None
     assert dense.one_shot.speedup is not None
     assert dense.one_shot.speedup > 0
     assert dense.one_shot.unit == "s"
+    assert dense(**{k: v[:3, :5] for k, v in batches[0].items()}).logits.shape == (3, 3)  # no size was fixed on the way
     shown = capsys.readouterr().err
     assert "8 heads and 96 dims in 4 layers" in shown
     assert "measuring layers: " in shown
@@ -102,14 +105,14 @@ def test_a_speed_up_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_to_remove_is_said_and_nothing_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
     model, batches = made("bert")
-    dense = prune_once(model, batches, bpc.Target(params=1.0))
+    dense = prune_once(model, batches, bpc.Target(params=1.0), **QUICK)
     assert "nothing to remove" in capsys.readouterr().err
     assert parameters(dense.graph_module) == parameters(model)
 
 
 def test_a_protected_layer_keeps_its_units() -> None:
     model, batches = made("bert")
-    dense = prune_once(model, batches, bpc.Target(density=0.5), multiple=1, protect=["*layer.0.*"], progress=False)
+    dense = prune_once(model, batches, bpc.Target(density=0.5), protect=["*layer.0.*"], progress=False, **QUICK)
     layer = dense.module.bert.encoder.layer[0]  # type: ignore[union-attr,index]
     assert layer.intermediate.dense.out_features == 48
     assert dense.one_shot is not None
