@@ -133,6 +133,7 @@ def time_models(
     dtype: str = "float32",
     repeats: int = 9,
     threads: int | None = None,
+    clock: Clock = "wall",
 ) -> dict[str, Timing]:
     """Times of several models on the CPU, taking turns: {name: `Timing`}. Options as for `compare`.
 
@@ -144,7 +145,7 @@ def time_models(
             for index, source in enumerate(models.values())
         ]
         timings = _take_turns(
-            list(models), sides, threads=threads or available_threads(), device="cpu", repeats=repeats, clock="wall"
+            list(models), sides, threads=threads or available_threads(), device="cpu", repeats=repeats, clock=clock
         )
     return {timing.name: timing for timing in timings}
 

@@ -126,6 +126,7 @@ def timing_options(target: Target) -> dict[str, Any]:
         "runtime": target.runtime,
         "dtype": target.dtype,
         "threads": target.threads,
+        "clock": "cpu" if target.threads == 1 else "wall",  # of one thread, what other work on the machine leaves alone
     }
 
 
