@@ -15,8 +15,7 @@ from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target
 from passes.structure.weight_uses import weight_uses
 
-_PROBE_FLOPS = 2e12  # spent on losses at effort 1, so that a choice does not depend on the machine's speed …
-_LEAST_CHOICES, _MOST_CHOICES = 8, 24
+_PROBE_FLOPS = 4e12  # spent on losses at effort 1, so that a choice does not depend on the machine's speed …
 _LEAST_TOKENS = 512  # … but never on fewer tokens than these
 
 
@@ -32,20 +31,12 @@ def probe_batches(graph: fx.GraphModule, sublayers: Sequence[Sublayer], batches:
     return max(1, count)
 
 
-def refinements(graph: fx.GraphModule, batches: Sequence[Batch], setting: Setting, effort: float) -> int:
-    """How many other choices `bpc.oneshot.refine` tries: as many as a set amount of arithmetic allows, and some."""
-    probed = sum(_tokens(batch) for batch in batches[: setting.probes])
-    once = 5 * probed * _flops_per_token(graph)  # two streams to repair on, and more data to judge by
-    return round(effort * min(_MOST_CHOICES, max(_LEAST_CHOICES, _PROBE_FLOPS / max(1.0, once))))
-
-
 def describe_estimate(
     graph: fx.GraphModule,
     sublayers: Sequence[Sublayer],
     batches: Sequence[Batch],
     setting: Setting,
     target: Target,
-    effort: float,
 ) -> str:
     """One line on what is about to happen; runs the first batch to measure this machine."""
     runner = Runner(graph, Timeline(graph))
@@ -57,8 +48,7 @@ def describe_estimate(
     products = _seconds_per_flop() * sum(
         6 * tokens * s.features**2 + (len(setting.levels) * s.features**3) for s in sublayers
     )
-    tries = refinements(graph, batches, setting, effort)
-    seconds = per_token * (4 * tokens + (_runs(graph, sublayers, setting) + 5 * tries) * probed) + products
+    seconds = per_token * (4 * tokens + _runs(graph, sublayers, setting) * probed) + products
     if target.speedup is not None:
         seconds += 10 * per_token * target.shape[0] * target.shape[1] * 20 + 30
     minutes = "less than a minute" if seconds < 45 else f"about {max(1, round(seconds / 60))} min"

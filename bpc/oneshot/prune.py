@@ -16,10 +16,9 @@ import passes
 from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, examples_of, trace_example
 from bpc.oneshot.costs import columns_mask, counted, measure, probes_of, timed, timing_options
 from bpc.oneshot.divergence import mean_divergence
-from bpc.oneshot.estimate import describe_estimate, probe_batches, refinements
+from bpc.oneshot.estimate import describe_estimate, probe_batches
 from bpc.oneshot.ladders import Ladder, Setting, counts_of, measure_ladders
 from bpc.oneshot.progress import PhaseProgress
-from bpc.oneshot.refine import refine
 from bpc.oneshot.repair import repair
 from bpc.oneshot.report import Choice, OneShotReport
 from bpc.oneshot.resume import Saved
@@ -97,7 +96,7 @@ def prune_once(
         multi_label=getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification",
     )
     saved = Saved(state, graph, batches, setting)
-    shown.say(describe_estimate(graph, sublayers, batches, setting, target, effort))
+    shown.say(describe_estimate(graph, sublayers, batches, setting, target))
     costs, budget = _costs(graph, sublayers, target, saved, shown)
     if budget >= costs.total():
         shown.say(
@@ -108,13 +107,6 @@ def prune_once(
         ladders, shared = measure_ladders(
             graph, sublayers, batches, setting, known=saved.ladders(), done=saved.add_ladder, tick=tick
         )
-    kept = search(sublayers, ladders, costs, budget, multiple=multiple)
-    candidates = refinements(graph, batches, setting, effort) if any(kept[s.name] < s.count for s in sublayers) else 0
-    with shown.phase("trying other choices", candidates + 1) as tick:
-        ladders = refine(
-            graph, sublayers, batches, ladders, costs, budget, setting,
-            candidates=candidates, multiple=multiple, shared=shared, tick=tick,
-        )  # fmt: skip
     kept = search(sublayers, ladders, costs, budget, multiple=multiple)
     speedup = None
     if target.speedup is not None:
