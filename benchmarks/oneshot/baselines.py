@@ -1,11 +1,12 @@
 """Other ways to choose the units that go: scores of units, and how many each layer keeps of them under a budget.
 
-All choose among the same units (heads, FFN dims in multiples of 8) as `bpc.prune_once`, and may keep as many parameters.
+All choose among the units of `bpc.prune_once` (heads, FFN dims in multiples of 8), and may keep as many parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -73,8 +74,23 @@ def ladders_of(scores: Scores) -> dict[str, Ladder]:
 
 
 def uniform(setup: Calibrated, scores: Scores, costs: Costs, budget: float) -> Kept:
-    """The same share of every layer, the largest within the budget."""
-    return _largest(lambda share: {s.name: _rounded(s, share * s.count) for s in setup.sublayers}, costs, budget)
+    """The same share of every layer: of all ways to fill the budget, the one with most equal shares of heads and dims.
+
+    Few heads per layer make the difference: a third of a layer's attention may be the least that can go.
+    """
+    most = max(s.count for s in setup.sublayers if s.unit == "head")
+    found = []
+    for heads in range(most + 1):
+
+        def choose(share: float, heads: float = heads / most) -> Kept:
+            return {s.name: _rounded(s, (heads if s.unit == "head" else share) * s.count) for s in setup.sublayers}
+
+        if costs.total(choose(0.0)) > budget:
+            continue
+        kept = _largest(choose, costs, budget)
+        dims = [kept[s.name] / s.count for s in setup.sublayers if s.unit == "dim"]
+        found.append((abs(heads / most - sum(dims) / len(dims)), kept))
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 def overall(setup: Calibrated, scores: Scores, costs: Costs, budget: float, *, normalise: bool = True) -> Kept:
@@ -131,7 +147,7 @@ def by_influence(setup: Calibrated) -> list[int]:
     total: Tensor | None = None
     for batch in setup.batches:
         states = model(**batch, output_hidden_states=True).hidden_states
-        turned = [1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in zip(states, states[1:], strict=False)]
+        turned = [1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(states)]
         total = torch.stack(turned) if total is None else total + torch.stack(turned)
     assert total is not None
     return total.argsort().tolist()
@@ -148,6 +164,7 @@ def _rounded(s: Sublayer, count: float) -> int:
     return min(s.count, round(count / step) * step)
 
 
-def _largest(choose: Any, costs: Costs, budget: float, steps: int = 2000) -> Mapping[str, int] | Any:
+def _largest(choose: Callable[[float], Kept], costs: Costs, budget: float, steps: int = 2000) -> Kept:
+    """What the largest share chooses that the budget allows."""
     fitting = (choose(step / steps) for step in range(steps, -1, -1))
     return next(kept for kept in fitting if costs.total(kept) <= budget * (1 + 1e-9))

@@ -1,6 +1,6 @@
 """What a run found, as a JSON file: where and with what it was measured, then one row per measurement.
 
-A file that exists is gone on with, as long as model, data and settings are the same: rows it has are not measured again.
+A file that exists is gone on with if model, data and settings are the same: rows it has are not measured again.
 """
 
 from __future__ import annotations

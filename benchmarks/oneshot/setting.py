@@ -1,4 +1,4 @@
-"""What `bpc.prune_once` works on, for methods that choose otherwise: the same graph, units, batches, costs and repair."""
+"""What `bpc.prune_once` works on, for methods that choose otherwise: its graph, units, batches, costs and repair."""
 
 from __future__ import annotations
 
@@ -90,5 +90,5 @@ def calibrated(model: nn.Module, data: Iterable[Any], tokenizer: Any = None, **o
 
 def layers_of(sublayers: Sequence[Sublayer]) -> list[list[Sublayer]]:
     """Attention and feed-forward network of each layer of an encoder or decoder, in order."""
-    assert len(sublayers) % 2 == 0 and {s.unit for s in sublayers[::2]} == {"head"}
+    assert {s.unit for s in sublayers[::2]} == {"head"}
     return [list(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]

