@@ -34,8 +34,11 @@ class Results:
             "machine": _machine(),
             "rows": {},
         }
-        if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
+        self._read()
+
+    def _read(self) -> None:
+        if self.file.exists():
+            found = json.loads(self.file.read_text(encoding="utf-8"))
             if found["about"] == self.data["about"]:
                 self.data = found
 
@@ -45,7 +48,8 @@ class Results:
         return row
 
     def add(self, key: str, row: Mapping[str, Any]) -> None:
-        """Add to the row of ``key`` and write the file."""
+        """Add to the row of ``key`` and write the file, with what other processes have added to it."""
+        self._read()
         self.data["rows"].setdefault(key, {}).update(row)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
