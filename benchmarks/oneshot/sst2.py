@@ -21,7 +21,6 @@ from typing import Any
 
 import baselines
 import torch
-from results import Results, sha256
 from setting import Calibrated, calibrated
 from torch import fx, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
@@ -29,6 +28,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_
 import bpc
 from bpc.bench.comparison import compare_all
 from bpc.oneshot import Target
+from results import Results, sha256
 
 LENGTH, CALIBRATION, VALIDATION = 64, 512, 1000
 SPEEDUPS, DENSITIES, SEEDS = (1.5, 2.0), (1 / 2, 1 / 3, 2 / 3), (0, 1, 2)
@@ -65,10 +65,12 @@ def train(rows: Rows, directory: Path) -> None:
     schedule = get_linear_schedule_with_warmup(optimizer, int(steps * TRAINING["warmup"]), steps)
     model.train()
     for epoch in range(int(TRAINING["epochs"])):
-        shuffled = shuffle.sample(rows, len(rows))
+        shuffled = list(rows)
+        shuffle.shuffle(shuffled)
         pools = [sorted(shuffled[i : i + 20 * size], key=lambda r: len(r[1])) for i in range(0, len(rows), 20 * size)]
         chunks = [pool[i : i + size] for pool in pools for i in range(0, len(pool), size)]
-        for chunk in shuffle.sample(chunks, len(chunks)):
+        shuffle.shuffle(chunks)
+        for chunk in chunks:
             ((inputs, labels),) = batches_of(chunk, tokenizer, size)
             model(**inputs, labels=labels).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -268,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", nargs="*", default=["ours", "baselines"], help="ours, baselines")
     given = parser.parse_args(arguments)
     task = Task(given.data, given.model)
-    results = Results(given.out / "sst2.json", task.about)
+    results = Results(given.out / "sst2.json", task.about, "python benchmarks/oneshot/sst2.py --data DIR --model DIR")
     results.add("dense", {"method": "dense", **task.accuracy(task.model)})
     setup = calibrated(task.model, task.sentences(0), task.tokenizer, max_length=LENGTH)
     given.state.mkdir(parents=True, exist_ok=True)

