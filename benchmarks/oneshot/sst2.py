@@ -1,6 +1,6 @@
 """SST-2 without training: `bpc.prune_once` against other choices of the same units at the same number of parameters.
 
-    python benchmarks/oneshot/sst2.py --data DIR --model DIR [--out results/oneshot] [ours] [baselines]
+    python benchmarks/oneshot/sst2.py --data DIR --model DIR [--out results/oneshot] [ours] [baselines] [time]
 
 DIR holds train.txt and dev.txt, ``label text`` a line. The model, all-MiniLM-L6-v2 with a classifier, is trained on all
 but the last 1,000 training sentences if --model does not exist; these 1,000 are the validation set; dev is read for the
@@ -181,6 +181,17 @@ def ours(task: Task, results: Results, state: Path, file: Path, seeds: Sequence[
             results.add(key, row)
 
 
+def timed_from_nothing(task: Task, results: Results) -> None:
+    """How long whole calls take, nothing measured before, with all of torch's threads; for a quiet machine."""
+    for target in (Target(density=1 / 2), Target(speedup=2.0)):
+        started = time.perf_counter()
+        dense = bpc.prune_once(task.model, task.sentences(0), target, tokenizer=task.tokenizer, max_length=LENGTH)
+        wall = time.perf_counter() - started
+        assert dense.one_shot is not None
+        row = {"method": "time", "target": str(target), "threads": torch.get_num_threads(), "wall s": wall}
+        results.add(f"time to {target}", {**row, "seconds": dict(dense.one_shot.seconds)})
+
+
 def choices(setup: Calibrated) -> Iterator[tuple[str, Any, Any]]:
     """(name, scores, how counts follow from them) of every method that ranks units."""
     for draw in SEEDS:
@@ -267,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("results/oneshot"))
     parser.add_argument("--state", type=Path, default=Path("build/oneshot"), help="what runs measured, to go on from")
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS, help="of calibration, for ours")
-    parser.add_argument("what", nargs="*", default=["ours", "baselines"], help="ours, baselines")
+    parser.add_argument("what", nargs="*", default=["ours", "baselines"], help="ours, baselines, time")
     given = parser.parse_args(arguments)
     task = Task(given.data, given.model)
     results = Results(given.out / "sst2.json", task.about, "python benchmarks/oneshot/sst2.py --data DIR --model DIR")
@@ -278,6 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bpc.export_onnx(setup.graph, file)
     if "ours" in given.what:
         ours(task, results, given.state, file, given.seeds)
+    if "time" in given.what:
+        timed_from_nothing(task, results)
     if "baselines" in given.what:
         others(task, results, setup, given.state, file)
 

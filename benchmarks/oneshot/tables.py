@@ -95,7 +95,14 @@ def _speedups(rows: dict[str, Row], dense: Row, counts: Row) -> str:
                 ]
             )
     heads = ("target", "measured", "arithmetic", "heads, dims", "validation %", "lost", "dev %", "lost", "s")
-    return table(heads, sorted(lines)) + "\n\n" + _SECONDS
+    parts = [table(heads, sorted(lines)), _SECONDS]
+    for row in rows.values():
+        if row["method"] == "time":
+            phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in row["seconds"].items() if seconds >= 1)
+            parts.append(
+                f"To {row['target']}, from nothing, {row['threads']} threads: {row['wall s']:.0f} s ({phases})."
+            )
+    return "\n\n".join(parts)
 
 
 def _equal(rows: dict[str, Row], dense: Row, counts: Row, density: float) -> str:
