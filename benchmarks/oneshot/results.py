@@ -22,17 +22,17 @@ _PACKAGES = ("block-pruning-compiler", "numpy", "torch-pruning", "gguf", "llm-sm
 
 
 class Results:
-    """Rows with a key each, written to ``file`` one by one.
+    """Rows with a key each, and the hash of the code that made it, written to ``file`` one by one.
 
     ``about``: model, data and settings, in plain data; ``command``: what makes them, without paths of one machine.
     """
 
     def __init__(self, file: Path, about: Mapping[str, Any], command: str) -> None:
         self.file = file
+        self._sources = _sources()
         self.data: dict[str, Any] = {
             "about": json.loads(json.dumps(about)),
             "command": command,
-            "sources": _sources(),
             "machine": _machine(),
             "rows": {},
         }
@@ -52,7 +52,7 @@ class Results:
     def add(self, key: str, row: Mapping[str, Any]) -> None:
         """Add to the row of ``key`` and write the file, with what other processes have added to it."""
         self._read()
-        self.data["rows"].setdefault(key, {}).update(row)
+        self.data["rows"].setdefault(key, {}).update(row, sources=self._sources)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
         print(key, json.dumps(row)[:600], flush=True)

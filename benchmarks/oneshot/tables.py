@@ -50,9 +50,10 @@ def made(data: Row) -> str:
     """Where and from what a table was made."""
     machine = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    sources = sorted({f"{row['sources'][:12]}…" for row in data["rows"].values()})
     return (
         f"Made by `{data['command']}` on {machine['cpu']}, {machine['threads']} thread(s) for torch; {versions}. "
-        f"sha256 of the model {data['about']['model']['sha256'][:12]}…, of bpc's sources {data['sources'][:12]}…"
+        f"sha256 of the model {data['about']['model']['sha256'][:12]}…, of bpc's sources {', '.join(sources)}"
     )
 
 
@@ -205,7 +206,8 @@ def wikitext2(data: Row) -> str:
 _HEAD = """# Results of pruning without training
 
 Every figure on this page comes from results/oneshot/*.json, raw numbers with machine, versions, seeds and hashes;
-`python benchmarks/oneshot/tables.py` writes the page from them. No model was trained after pruning."""
+`python benchmarks/oneshot/tables.py` writes the page from them. No model was trained after pruning.
+The machine's two cores were shared with other work: seconds are upper bounds."""
 
 _SST2 = """## SST-2
 
