@@ -25,19 +25,14 @@ from bpc.directory import (
 from bpc.hub.note import note_of
 from bpc.hub.repository import upload
 from bpc.hub.sizes import note_sizes, tensors_of
+from bpc.small_graph import on_cpu, part_graph, small_graph
 from passes.certificate import Certificate
-from passes.driver import ShrinkResult, shrink
-from passes.frontend.reference import masked_reference
-from passes.frontend.trace import trace
+from passes.driver import ShrinkResult
 from passes.ir.info import trace_info
-from passes.ir.manager import PassManager
-from passes.plan.copies import full_copy
 from passes.plan.data import Cut
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import ModuleView, Plan
-from passes.report import ShrinkReport, count_parameters
-from passes.rewrite.replace_constants import ReplaceConstants
-from passes.verify import verify_equivalent
+from passes.report import ShrinkReport
 
 if TYPE_CHECKING:
     from bpc.emit.onnx import Dtype
@@ -108,7 +103,7 @@ class DenseModel:
         weights, so that sharing parameters would not do.
         """
         if self._graph is None or (self._view is not None and _state(self.module) != self._traced):
-            self._graph = _graph_of(self.module, self.example_inputs, self._cuts)
+            self._graph = small_graph(self.module, self.example_inputs, self._cuts)
             self._traced = _state(self.module)
         return self._graph
 
@@ -271,11 +266,31 @@ class DenseModel:
     def __repr__(self) -> str:
         return f"DenseModel({self.report or 'loaded'})"
 
-    def export_onnx(self, path: str | Path, target: Target = "cpu", dtype: Dtype = "float32", **options: Any) -> Any:
-        """Write an ONNX file; see `bpc.export_onnx`."""
-        from bpc.emit import export_onnx
+    def export_onnx(
+        self,
+        path: str | Path,
+        target: Target = "cpu",
+        dtype: Dtype = "float32",
+        *,
+        generation: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Write an ONNX file; see `bpc.export_onnx`. ``generation``: files that take and give back keys and values of
+        earlier tokens, into the directory ``path``; see `bpc.emit.export_generation`.
+        """
+        from bpc.emit import export_generation, export_onnx
 
-        return export_onnx(self, path, target=target, dtype=dtype, **options)
+        if not generation:
+            return export_onnx(self, path, target=target, dtype=dtype, **options)
+        view = self._module_view()
+        return export_generation(
+            on_cpu(view.module),
+            path,
+            simplify=lambda g: part_graph(g, view, self._cuts),
+            target=target,
+            dtype=dtype,
+            **options,
+        )
 
     def save_pretrained(
         self,
@@ -327,24 +342,6 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
     tensors = (*module.parameters(), *module.buffers())
     # Tensors made under torch.inference_mode keep no count; they are not trained either.
     return tuple((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in tensors)
-
-
-def _graph_of(module: nn.Module, example: Example, cuts: GraphCuts | None) -> fx.GraphModule:
-    """The graph of a small module on the CPU, its dead sublayers replaced by their constants.
-
-    What the module only keeps because its forward could not follow ``cuts`` is zero, and goes from the graph again.
-    Raises `VerificationError` if the graph is not what torch.export makes of the module.
-    """
-    if any(parameter.device.type != "cpu" for parameter in module.parameters()):
-        module = full_copy(module).cpu()
-    args, kwargs = example
-    traced = trace(module, kwargs or args)
-    outcome = PassManager((ReplaceConstants(),)).run(traced)
-    if cuts is not None and count_parameters(outcome.graph_module) > cuts.parameters:
-        return shrink(traced, granularity=cuts.granularity, multiple=cuts.multiple).graph_module
-    if outcome.modified:
-        verify_equivalent(masked_reference(traced), outcome.graph_module, traced=traced)
-    return outcome.graph_module
 
 
 def load(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bpc.cli.trust import TrustCode
+from bpc.cli.trust import TRUSTED, TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bpc.emit.onnx import OnnxExport
 
 # Those of `bpc.emit`, which takes seconds to import; a test compares them.
 Target = Literal["cpu", "cuda"]
@@ -21,7 +27,7 @@ Storage = Literal["float32", "float16"]
 @reports_errors
 def export(
     model: Annotated[Path, typer.Option(help="Model directory: what `bpc shrink` or `bpc prune` wrote, or any other.")],
-    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write; with --generation the directory.")],
     target: Annotated[Target, typer.Option(help="What the file is to be fast on.")] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="Of weights and arithmetic.")] = "float32",
     embeddings: Annotated[
@@ -32,22 +38,56 @@ def export(
         Storage, typer.Option(help="What the other large float32 weights are stored in; computed in float32.")
     ] = "float32",
     check: Annotated[bool, typer.Option(help="Compare the file with the model on ONNX Runtime.")] = True,
+    generation: Annotated[
+        bool, typer.Option("--generation", help="Files that take and give back keys and values of earlier tokens.")
+    ] = False,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Write the model as ONNX, in the form that is fastest for the target, with batch and sequence dynamic."""
-    from bpc.cli.models import load_graph
     from bpc.emit.onnx import export_onnx
-    from bpc.terminal.output import check_file
 
     console = quiet_console()
+    options: dict[str, Any] = {
+        "target": target, "dtype": dtype, "embeddings": embeddings, "storage": storage, "check": check,
+    }  # fmt: skip
+    if generation:
+        _for_generation(console, model, out, options)
+        return
+    from bpc.cli.models import load_graph
+    from bpc.terminal.output import check_file
+
     check_file("--out", out, model)
     with console.status("loading and tracing"):
         graph = load_graph(model)
     with console.status("exporting"):
-        written = export_onnx(
-            graph, out, target=target, dtype=dtype, embeddings=embeddings, storage=storage, check=check
-        )
-    console.print(f"{written.path}: {out.stat().st_size / 2**20:.1f} MiB")
+        written = export_onnx(graph, out, **options)
+    _report(console, written)
+
+
+def _for_generation(console: Console, model: Path, out: Path, options: dict[str, Any]) -> None:
+    """The files, and beside them what makes tokens of texts, sounds and chats."""
+    from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
+    from bpc.dense import load
+    from bpc.directory import is_dense_directory
+    from bpc.emit.generation import export_generation
+    from bpc.terminal.output import check_place
+
+    check_place("--out", out, model)
+    small = model.is_dir() and is_dense_directory(model)
+    with console.status("loading"):
+        source: Any = load(model, trust_remote_code=TRUSTED.get()) if small else load_model(model)
+    with console.status("tracing and exporting"):
+        export = partial(source.export_onnx, generation=True) if small else partial(export_generation, source)
+        written = export(out, **options)
+    if (tokenizer := load_tokenizer(model)) is not None:
+        save_tokenizer(tokenizer, out)
+    keep_processors(model, out)
+    for file in written.files.values():
+        _report(console, file)
+
+
+def _report(console: Console, written: OnnxExport) -> None:
+    console.print(f"{written.path}: {written.path.stat().st_size / 2**20:.1f} MiB")
     if written.agreement is not None:
         shapes = len(written.agreement.shapes)
         console.print(f"checked on {shapes} input shapes: largest difference {written.agreement.max_abs_diff:.2g}")

@@ -8,7 +8,7 @@ that no caller can choose freely. Whether they are tied is found by running the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,44 @@ class DynamicAxes:
     names: dict[int, dict[int, str]]
     example: dict[str, int]
     symbols: dict[str, str]  # torch.export's symbol -> name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is settled of a file before it is written: names, in the order of its flat tensors, and what to check it on.
+
+    ``axes``: {input: {axis: name}}; a size that is no axis of them is part of the model. ``shapes``: {output: its
+    shape, in sizes and names}. ``cases``: (description, flat inputs); on each, the file has to compute what the graph
+    does.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    axes: Mapping[str, Mapping[int, str]]
+    shapes: Mapping[str, tuple[int | str, ...]]
+    cases: Sequence[tuple[str, list[object]]]
+
+
+def settled_axes(graph: fx.GraphModule, program: torch.export.ExportedProgram, layout: Layout) -> DynamicAxes:
+    """The axes that a layout names. Raises ValueError where the trace fixed one of them, or left another size open."""
+    nodes = {n.name: n for n in program.graph.nodes}
+    inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    tensors = [(nodes[name], leaf) for name, leaf in zip(inputs, _leaves(graph), strict=True)]
+    pairs = [(node, leaf) for node, leaf in tensors if isinstance(leaf, torch.Tensor)]
+    names: dict[int, dict[int, str]] = {}
+    example: dict[str, int] = {}
+    symbols: dict[str, str] = {}
+    for index, (title, (node, leaf)) in enumerate(zip(layout.inputs, pairs, strict=True)):
+        names[index] = dict(layout.axes[title])
+        for axis, size in enumerate(node.meta["val"].shape):
+            name = names[index].get(axis)
+            if isinstance(size, torch.SymInt) != (name is not None):
+                is_fixed = f"is fixed at {leaf.shape[axis]} by the trace" if name else "is no size of the model"
+                raise ValueError(f"{title}: dim {axis} ({name or size}) {is_fixed}")
+            if name is not None:
+                symbols[str(size)] = name
+                example[name] = leaf.shape[axis]
+    return DynamicAxes(names, example, symbols)
 
 
 def dynamic_axes(graph: fx.GraphModule, program: torch.export.ExportedProgram) -> DynamicAxes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,9 +76,11 @@ def check_file(
     *,
     tolerance: Tolerance,
     stored: fx.GraphModule | None = None,
+    cases: Sequence[tuple[str, list[object]]] | None = None,
 ) -> FileAgreement:
     """Compare the file with ``graph`` on the example, far from it along each dynamic axis, and on fresh inputs.
 
+    ``cases``: (description, flat inputs) instead of these; the file has to be right on every one of them.
     ``stored``: the graph with the tables that the file holds, where they are rounded. The file is then judged by what
     this graph computes, so that rounding hides no error; how far it is from ``graph`` is reported all the same.
     Raises `ExportError` over ``tolerance``, for outputs that are not finite where the graph's are, and where ONNX
@@ -93,7 +95,8 @@ def check_file(
     failures: list[tuple[_Case, str]] = []
     moved: set[str] = set()
     done: set[str] = set()
-    for case in _cases(graph, axes):
+    given = None if cases is None else (_Case(name, leaves, frozenset()) for name, leaves in cases)
+    for case in _cases(graph, axes) if given is None else given:
         if case.group and case.group in done:
             continue
         args, kwargs = pytree.tree_unflatten(case.leaves, spec)
@@ -119,13 +122,16 @@ def check_file(
                 output.add(reference.float().numpy(), value.astype(np.float32))
         shapes.append(case.description)
         moved |= case.changed
-    fixed = {axis: f"no size but {size} could be tried" for axis, size in axes.example.items() if axis not in moved}
+    fixed: dict[str, str] = {}
+    if given is None:
+        untried = {axis: size for axis, size in axes.example.items() if axis not in moved}
+        fixed = {axis: f"no size but {size} could be tried" for axis, size in untried.items()}
     for case, problem in sorted(failures, key=lambda failure: len(failure[0].changed)):
         if len(case.changed) == 1:
             fixed[next(iter(case.changed))] = problem
         elif not case.changed & set(fixed):
             raise ExportError(problem)
-    for axis, required, leaves in refused_cases(graph, axes):
+    for axis, required, leaves in refused_cases(graph, axes) if given is None else ():
         if axis not in fixed and _answers(session, leaves):
             fixed[axis] = f"{required}; beyond that the file would answer otherwise than the model does"
     share = max((output.share for output in judged), default=0.0)

@@ -24,7 +24,16 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from bpc.emit import recipe as recipes
-from bpc.emit.axes import DynamicAxes, dynamic_axes, fix_axes, input_names, name_axes, output_names
+from bpc.emit.axes import (
+    DynamicAxes,
+    Layout,
+    dynamic_axes,
+    fix_axes,
+    input_names,
+    name_axes,
+    output_names,
+    settled_axes,
+)
 from bpc.emit.check import TOLERANCE, ExportError, FileAgreement, check_file, open_session
 from bpc.emit.embeddings import Embeddings, QuantizeEmbeddings, embedding_tables, with_stored_tables
 from bpc.emit.floats import ConvertFloats
@@ -86,6 +95,7 @@ def export_onnx(
     storage: Storage = "float32",
     check: bool = True,
     opset: int = OPSET,
+    layout: Layout | None = None,
 ) -> OnnxExport:
     """Write ``source`` as an ONNX file at ``path``.
 
@@ -110,6 +120,7 @@ def export_onnx(
         lose too much and stays.
     check: compare the file with the graph on ONNX Runtime: the example, and every dynamic axis much larger and much
         smaller. An axis that holds at the example's size alone becomes static in the file (``agreement.fixed``).
+    layout: names of inputs, outputs and axes, and inputs to check on, where they are settled; None: they are found.
     opset: 20 or later. The attention forms need 23; below, attention is exported written out.
 
     Raises `bpc.emit.check.ExportError` if the file disagrees with the graph or ONNX lacks one of its operators,
@@ -134,8 +145,9 @@ def export_onnx(
     _check_storage(dtype, embeddings, storage)
     graph = in_float32(graph_of(source), check=check)
     program = exported_program(exportable_attention(graph))
-    axes = dynamic_axes(graph, program)
-    model = to_onnx(graph, program, axes, opset)
+    axes = dynamic_axes(graph, program) if layout is None else settled_axes(graph, program, layout)
+    cases = None if layout is None else layout.cases
+    model = to_onnx(graph, program, axes, opset, layout)
     _describe(model, dtype, graph, axes)
     model.metadata_props.update({EMBEDDINGS_KEY: embeddings, STORAGE_KEY: storage})
     certificate: Certificate | None = getattr(source, "certificate", None)
@@ -153,7 +165,7 @@ def export_onnx(
             # only numbers change.
             with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
                 exact = write(model, Path(folder), "float32.onnx")
-                agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"])
+                agreement = check_file(exact, graph, axes, tolerance=TOLERANCE["float32"], cases=cases)
         if dtype in _HALF:
             ConvertFloats(_HALF[dtype])(model)
         elif dtype == "int8":
@@ -170,7 +182,7 @@ def export_onnx(
         if check and not not_run:
             stored = with_stored_tables(graph, tables.stored) if tables.stored else None
             tolerance = max(TOLERANCE[dtype], TOLERANCE[storage], key=lambda t: t.share)
-            agreement = check_file(staged, graph, axes, tolerance=tolerance, stored=stored)
+            agreement = check_file(staged, graph, axes, tolerance=tolerance, stored=stored, cases=cases)
         fixed = agreement.fixed if agreement is not None else {}
         if fixed:
             _fix(staged, {axis: axes.example[axis] for axis in fixed})
@@ -218,7 +230,11 @@ def graph_of(source: Any) -> fx.GraphModule:
 
 
 def to_onnx(
-    graph: fx.GraphModule, program: torch.export.ExportedProgram, axes: DynamicAxes, opset: int = OPSET
+    graph: fx.GraphModule,
+    program: torch.export.ExportedProgram,
+    axes: DynamicAxes,
+    opset: int = OPSET,
+    layout: Layout | None = None,
 ) -> ir.Model:
     """``torch.onnx.export`` of ``program``, with readable names for inputs, outputs and dynamic axes.
 
@@ -236,13 +252,16 @@ def to_onnx(
     model = exported.model
     ExpandRotaryCaches()(model)
     IndexTables()(model)
-    names = input_names(graph)
+    names = input_names(graph) if layout is None else layout.inputs
     if len(model.graph.inputs) == len(names):
         _rename(model, model.graph.inputs, names)
-    fields = output_names(program)
+    fields = output_names(program) if layout is None else layout.outputs
     if fields is not None and len(fields) == len(model.graph.outputs):
         _rename(model, model.graph.outputs, fields)
     name_axes(model, axes)
+    if layout is not None:
+        for value in model.graph.outputs:
+            value.shape = ir.Shape(layout.shapes[str(value.name)])
     return model
 
 

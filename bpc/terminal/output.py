@@ -12,18 +12,23 @@ _PRODUCTS = (".onnx", ".png", ".svg", ".pdf")  # no loader reads them
 
 def check_directory(option: str, directory: Path, model: Path | None = None) -> None:
     """Raise `CommandError` where ``directory`` cannot be written to, or holds the ``model`` that is read or another."""
-    if directory.exists() and not directory.is_dir():
-        raise CommandError(f"{option} {directory} is a file; give a directory")
-    if model is not None and model.exists() and directory.exists() and directory.samefile(model):
-        raise CommandError(
-            f"{option} {directory} is the model itself, which would be overwritten; give another directory"
-        )
+    check_place(option, directory, model)
     from bpc.directory import holds_other_model
 
     if holds_other_model(directory):
         raise CommandError(
             f"{option} {directory} holds a model that bpc did not write, which would be overwritten; give another "
             "directory, or remove it first"
+        )
+
+
+def check_place(option: str, directory: Path, model: Path | None = None) -> None:
+    """Raise `CommandError` where ``directory`` cannot be written to, or is the one of the ``model`` that is read."""
+    if directory.exists() and not directory.is_dir():
+        raise CommandError(f"{option} {directory} is a file; give a directory")
+    if model is not None and model.exists() and directory.exists() and directory.samefile(model):
+        raise CommandError(
+            f"{option} {directory} is the model itself, which would be overwritten; give another directory"
         )
     _check_writable(option, directory)
 

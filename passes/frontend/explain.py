@@ -92,6 +92,13 @@ def _advice(error: Exception) -> str:
             "forward(), or replace it with torch.where. If an argument selects the branch (e.g. use_cache=False, "
             "return_dict=True), pass it in example_inputs."
         )
+    if "Unsupported input type" in str(error):
+        return (
+            "An example input holds its tensors in a class that torch.export does not know. A cache of transformers: "
+            "call transformers.exporters.exporter_dynamo.register_cache_pytrees_for_model(model) first; heads whose "
+            "keys and values go in and come out all stay then. For ONNX files with the small model's own cache trace "
+            "without one (use_cache=False), and export the small model with generation=True."
+        )
     return (
         "The model runs on the example, but torch.export cannot follow it there: rewrite that line with plain tensor "
         "operators, or pass the argument that avoids it in example_inputs. dynamic=False traces its sizes only."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import sympy
@@ -50,7 +50,8 @@ def export_dynamic(model: nn.Module, args: Any, kwargs: Any) -> torch.export.Exp
     pinned = _pinned_dims(exported, args, kwargs)
     if not pinned:
         return exported
-    free = {id(leaf): [d for d in _data_dims(leaf) if (id(leaf), d) not in pinned] for leaf in _tensors(args, kwargs)}
+    data = _data_dims(args, kwargs)
+    free = {of: [d for d in dims if (of, d) not in pinned] for of, dims in data.items()}
     return export(model, args, kwargs, dynamic_shapes(model, args, kwargs, free))
 
 
@@ -59,15 +60,27 @@ def dynamic_shapes(
 ) -> dict[str, Any]:
     """torch.export's argument. ``dims``: {id of an example tensor: its dynamic dims}; default: all but images'."""
 
+    data = _data_dims(args, kwargs) if dims is None else dims
+
     def spec_of(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return None
-        dynamic = _data_dims(leaf) if dims is None else dims[id(leaf)]
+        dynamic = data[id(leaf)]
         return {d: Dim.AUTO if d in dynamic else Dim.STATIC for d in range(leaf.dim())}
 
     with named_inputs(model, args, kwargs):
         bound = inspect.signature(model.forward).bind(*args, **kwargs)
-    return {name: pytree.tree_map(spec_of, value) for name, value in bound.arguments.items()}
+    return {name: _specs(spec_of, value) for name, value in bound.arguments.items()}
+
+
+def _specs(spec_of: Callable[[Any], Any], value: Any) -> Any:
+    """torch.export takes specs of what others registered as containers in lists, not in such containers."""
+    if type(value) is dict:
+        return {key: _specs(spec_of, inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_specs(spec_of, inner) for inner in value)
+    registered = pytree.SUPPORTED_NODES.get(type(value))
+    return spec_of(value) if registered is None else [_specs(spec_of, i) for i in registered.flatten_fn(value)[0]]
 
 
 def dims_left_dynamic(
@@ -116,9 +129,19 @@ def named_inputs(model: nn.Module, args: Any, kwargs: Any) -> Iterator[None]:
             model.__dict__["forward"] = own
 
 
-def _data_dims(leaf: torch.Tensor) -> range:
-    image = leaf.dim() >= 4 and leaf.is_floating_point()
-    return range(1) if image else range(leaf.dim())
+def _data_dims(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, list[int]]:
+    """{id of an example tensor: its dims that may be data}: all but an image's channels, height and width.
+
+    An image is an argument of its own. Tensors of rank 4 in an argument that holds several are a cache of keys and
+    values, whose third dim is a length; the model itself fixes their heads. torch.export takes a size of 1 for fixed.
+    """
+    found: dict[int, list[int]] = {}
+    for value in (*args, *kwargs.values()):
+        for leaf in _tensors((value,), {}):
+            image = leaf is value and leaf.dim() >= 4 and leaf.is_floating_point()
+            dims = range(1) if image else range(leaf.dim())
+            found[id(leaf)] = [d for d in dims if leaf is value or leaf.shape[d] > 1]
+    return found
 
 
 def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:

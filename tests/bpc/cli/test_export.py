@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import onnx_ir as ir
 import onnxruntime
@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from bpc.cli import export
 from bpc.emit.embeddings import Embeddings
+from bpc.emit.generation import GenerationExport
 from bpc.emit.onnx import Dtype
 from bpc.emit.recipe import Target
 from bpc.emit.stored import Storage
@@ -51,3 +52,34 @@ def test_export_passes_on_what_the_file_stores(
     assert result.exit_code == 0, result.output
     kinds = {value.dtype for value in ir.load(path).graph.initializers.values()}
     assert {ir.DataType.UINT8, ir.DataType.FLOAT16} <= kinds
+
+
+def test_generation_writes_a_directory_with_the_tokenizer(
+    model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the files hold: tests/bpc/emit/test_generation.py."""
+    given: dict[str, Any] = {}
+
+    def record(model: Any, out: Path, **options: Any) -> GenerationExport:
+        given.update(options, model=type(model).__name__)
+        return GenerationExport(out, {})
+
+    monkeypatch.setattr("bpc.emit.generation.export_generation", record)
+    for _ in range(2):  # a second export replaces the first
+        result = run("export", "--model", model_directory, "--out", tmp_path / "out", "--generation", "--dtype", "int8")
+        assert result.exit_code == 0, result.output
+        (tmp_path / "out" / "config.json").write_text("{}")
+    assert given == {
+        "model": "BertForSequenceClassification", "target": "cpu", "dtype": "int8", "embeddings": None,
+        "storage": "float32", "check": True,
+    }  # fmt: skip
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+    result = run("export", "--model", model_directory, "--out", model_directory, "--generation")
+    assert "is the model itself" in result.output
+
+
+def test_a_model_that_generates_nothing_is_refused(model_directory: Path, tmp_path: Path) -> None:
+    result = run("export", "--model", model_directory, "--out", tmp_path / "out", "--generation")
+    assert result.exit_code == 3
+    assert "BertForSequenceClassification does not generate text" in result.output
+    assert not (tmp_path / "out").exists()

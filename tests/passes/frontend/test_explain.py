@@ -167,6 +167,8 @@ def test_each_kind_of_failure_has_its_advice() -> None:
     assert advice(Branch(), data).startswith("Data-dependent Python control flow")
     assert advice(Branch(), RuntimeError("Data-dependent something")).startswith("Data-dependent Python control flow")
     assert advice(Even(), RuntimeError("other")).startswith("The model runs on the example, but torch.export cannot")
+    unknown = RuntimeError("Unsupported input type <class 'Cache'>. Export only supports pytree containers")
+    assert "register_cache_pytrees_for_model(model) first" in advice(Even(), unknown)
     for known in (sizes, data):  # what torch wraps in errors of its own
         outer = RuntimeError("other")
         outer.__cause__ = known
