@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
+
+import passes
+from bpc.dense import DenseModel
 
 VOCABULARY = 61
 IDS = torch.randint(3, VOCABULARY, (3, 6), generator=torch.Generator().manual_seed(0))
@@ -51,9 +55,8 @@ def _gpt2() -> nn.Module:
 
 def _t5() -> nn.Module:
     """Another number of heads in each layer, which T5's forward cannot have: the module keeps what the graph drops."""
-    config = transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=32, d_kv=8, num_heads=4, d_ff=48, num_layers=2, decoder_start_token_id=0
-    )
+    config = transformers.T5Config(vocab_size=VOCABULARY, d_model=32, d_kv=8, num_heads=4, d_ff=48, num_layers=2)
+    config.decoder_start_token_id = 0
     model = transformers.T5ForConditionalGeneration(config)
     return masked(
         model,
@@ -82,16 +85,16 @@ def _bart() -> nn.Module:
 
 
 def _whisper() -> nn.Module:
-    lengths = {"num_mel_bins": 8, "max_source_positions": 12, "max_target_positions": 64}
+    lengths = {"decoder_layers": 1, "num_mel_bins": 8, "max_source_positions": 12, "max_target_positions": 64}
     quiet = {"suppress_tokens": None, "begin_suppress_tokens": None}
-    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**_BOTH, **lengths, **quiet))
+    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**{**_BOTH, **lengths, **quiet}))
     return masked(
         model,
         {
             "model.encoder.layers.0.self_attn.v_proj": slice(0, 8),
             "model.decoder.layers.0.self_attn.v_proj": slice(0, 16),
             "model.decoder.layers.0.encoder_attn.v_proj": slice(0, 8),
-            "model.decoder.layers.1.fc1": slice(0, 20),
+            "model.decoder.layers.0.fc1": slice(0, 20),
         },
     )
 
@@ -114,6 +117,13 @@ def masked(model: Any, gone: dict[str, slice]) -> nn.Module:
                 layer.bias[features] = 0
     model.generation_config.eos_token_id = None  # no row ends before the others
     return model.eval()
+
+
+@functools.cache
+def small(family: str) -> tuple[Any, DenseModel]:
+    """The masked model of a family and the small one: the same for every test of a run."""
+    model = FAMILIES[family]()
+    return model, DenseModel.from_shrink(passes.shrink(passes.trace(model, example(model))), model)
 
 
 def prompt(model: Any) -> dict[str, torch.Tensor]:

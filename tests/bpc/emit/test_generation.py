@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,7 @@ import pytest
 import torch
 import torch._dynamo.config
 import transformers
-from torch import nn
 
-import passes
-from bpc.dense import DenseModel
 from bpc.emit import ExportError, export_generation
 from bpc.emit.generation import ALL, BATCH, LENGTH, PAST, SOURCE
 from tests.bpc import generators
@@ -40,12 +37,6 @@ def loops() -> dict[str, Any]:
     for snippet in LOOPS:
         exec(compile(snippet, "docs/generation.md", "exec"), names)
     return names
-
-
-def small(make: Callable[[], nn.Module]) -> tuple[Any, DenseModel]:
-    """The masked model and the small one."""
-    model = make()
-    return model, DenseModel.from_shrink(passes.shrink(passes.trace(model, generators.example(model))), model)
 
 
 def expected(model: Any, count: int = NEW) -> np.ndarray:
@@ -75,7 +66,7 @@ def test_a_decoders_file_gives_the_masked_models_tokens(
 ) -> None:
     skip_all_but(request, family, "llama")
     monkeypatch.chdir(tmp_path)
-    model, dense = small(generators.DECODERS[family])
+    model, dense = generators.small(family)
     exec(compile(EXPORT, "docs/generation.md", "exec"), {"dense": dense})
     place = tmp_path / "small-onnx"
     assert {file.name for file in place.iterdir()} == {"model.onnx", "config.json", "generation_config.json"}
@@ -100,7 +91,7 @@ def test_the_files_of_an_encoder_and_a_decoder_give_the_masked_models_tokens(
     family: str, tmp_path: Path, loops: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     skip_all_but(request, family, "bart")
-    model, dense = small(generators.ENCODER_DECODERS[family])
+    model, dense = generators.small(family)
     written = dense.export_onnx(tmp_path, generation=True)
     assert set(written.files) == {"encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"}
     start = model.generation_config.decoder_start_token_id
