@@ -16,6 +16,7 @@ from bpc.scores.files import multiply_masks
 from bpc.scores.mask_set import MaskSet
 from bpc.scores.plan import MaskPlan
 from bpc.spec import Spec, SpecLike, load_spec, resolve
+from bpc.wrapped import plain_model
 from passes.driver import shrink
 from passes.frontend.trace import trace
 from passes.ir.graph import copy_graph, get_attribute, set_attribute
@@ -33,7 +34,7 @@ class Program:
 
     Attributes:
         graph_module: the traced graph with the masks inserted. Traced in eval mode: it has no dropout.
-        module: the user's model, the same masks attached.
+        module: the user's model, the same masks attached; without the DataParallel or torch.compile around it.
         mask_set: scores, thresholds and schedule (an ``nn.Module``, registered in ``module`` as well).
         spec, plans, roles: what was asked for, what it resolved to, and the structure it was resolved on.
     """
@@ -136,17 +137,19 @@ def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Pro
 
     Args:
         model: any module `passes.trace` can trace. It is changed in place: its masked parameters are read through
-            masks from now on (names, state dict and optimizers see no difference); `Program.detach` undoes it.
+            masks from now on (names, state dict and optimizers see no difference); `Program.detach` undoes it. Of a
+            wrapped model (DataParallel, torch.compile, a Trainer's autocast) the model inside is compiled.
         spec: a `bpc.Spec`, a preset name ("hybrid", "struct", "block", …), a TOML/YAML/JSON path, or a dict.
         example_inputs: keyword dict, tuple or tensor; None makes them from what a model of transformers says it takes
             (`bpc.inputs.example_inputs`).
 
     Raises `SpecError` for a spec that cannot be read or does not fit, `passes.TraceError` for a model that cannot be
-    traced, ValueError for a model that has masks already, TypeError for what is no module.
+    traced, ValueError for a model that has masks already or adapters (LoRA), TypeError for what is no module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"compile takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
     spec = load_spec(spec)
+    model = plain_model(model)
     if any(is_masked(module) for module in model.modules()):
         raise ValueError(
             f"{type(model).__name__} has block masks already; call program.detach() before compiling again"

@@ -26,6 +26,7 @@ from bpc.oneshot.search import Costs, search
 from bpc.oneshot.stream import Runner, Timeline
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
 from bpc.oneshot.target import Target, TargetError
+from bpc.wrapped import plain_model
 from passes.ir.graph import get_attribute
 from passes.plan.copies import full_copy
 from passes.structure.roles import find_roles
@@ -76,13 +77,14 @@ def prune_once(
     state: a directory that what was measured is kept in; the same call goes on from there after an interruption.
 
     Returns a `bpc.DenseModel`, whose ``one_shot`` is a `OneShotReport`. Raises `CalibrationError` for data that do not
-    fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced.
+    fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced,
+    ValueError for one with adapters (LoRA).
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"prune_once takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
     target = Target.of(target)
     shown = progress if isinstance(progress, PhaseProgress) else PhaseProgress(enabled=progress)
-    pruned = full_copy(model).cpu().eval()
+    pruned = full_copy(plain_model(model)).cpu().eval()
     batches = calibration_batches(
         pruned, data, tokenizer, samples=samples, batch_size=batch_size, max_length=max_length
     )

@@ -20,10 +20,10 @@ from passes.frontend.prepare import as_graph, prepare
 from passes.frontend.reference import make_reference
 from passes.frontend.run import in_eval_mode, own_copy
 from passes.frontend.selfcheck import SelfCheck
-from passes.frontend.unwrap import plain_forwards, unwrap
 from passes.ir.graph import prefix_attributes
 from passes.ir.info import META_KEY, TraceInfo, trace_info
 from passes.ir.session import exclusive
+from passes.ir.unwrap import plain_forwards, unwrap
 
 
 @exclusive

@@ -1,4 +1,4 @@
-"""Copies of users' modules, which may hold tensors that `copy.deepcopy` refuses."""
+"""Copies of users' modules, which may hold tensors that `copy.deepcopy` refuses, and forwards wrapped for training."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from typing import Any
 import torch
 from torch import nn
 
+from passes.ir.unwrap import plain_forwards
+
 
 def share_copy(model: nn.Module) -> nn.Module:
     """A copy of the module tree that shares every tensor."""
     tensors = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(t): t for t in tensors} | _computed(model))
+    return _copy(model, {id(t): t for t in tensors} | _computed(model))
 
 
 def full_copy(model: nn.Module) -> nn.Module:
     """A copy with parameters and buffers of its own."""
-    return copy.deepcopy(model, _computed(model))
+    return _copy(model, _computed(model))
+
+
+def _copy(model: nn.Module, known: dict[int, Any]) -> nn.Module:
+    """Without the autocast that a trainer left around forwards: a copy computes what the model's own code says."""
+    with plain_forwards(model):
+        copied = copy.deepcopy(model, known)
+    for module in copied.modules():
+        module.__dict__.pop("_original_forward", None)  # accelerate's
+    return copied
 
 
 def _computed(model: nn.Module) -> dict[int, Any]:

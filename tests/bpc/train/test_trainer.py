@@ -110,7 +110,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert whole.mask_set.threshold == second.mask_set.threshold == pytest.approx(0.1)
 
 
-def test_loss_is_task_plus_distillation_plus_regularization(
+def test_loss_is_task_plus_distillation(
     make_program: Make, make_model: Make, arguments: Make, dataset: list[dict[str, Any]]
 ) -> None:
     program, teacher = make_program(), make_model(1).eval()
@@ -131,7 +131,7 @@ def test_loss_is_task_plus_distillation_plus_regularization(
     teacher_outputs = teacher(input_ids=batch["input_ids"])
     student, known = (torch.log_softmax(o.logits / 3.0, -1) for o in (outputs, teacher_outputs))
     divergence = 9.0 * (known.exp() * (known - student)).sum(-1).mean()
-    torch.testing.assert_close(loss, 0.4 * outputs.loss + 0.6 * divergence + program.regularization())
+    torch.testing.assert_close(loss, 0.4 * outputs.loss + 0.6 * divergence)
     program.module.training = False
     torch.testing.assert_close(trainer.compute_loss(program.module, dict(batch)), outputs.loss)
 

@@ -37,7 +37,7 @@ def plain_forwards(model: nn.Module) -> Iterator[None]:
     before = {module: dict(module.__dict__) for module in model.modules() if _is_wrapped(module)}
     for module in before:
         module.__dict__["_compiled_call_impl"] = None
-        forward = _innermost(module)
+        forward = innermost_forward(module)
         if forward is None:
             module.__dict__.pop("forward", None)
         else:
@@ -55,7 +55,7 @@ def _is_wrapped(module: nn.Module) -> bool:
     return "forward" in module.__dict__ or module.__dict__.get("_compiled_call_impl") is not None
 
 
-def _innermost(module: nn.Module) -> Any | None:
+def innermost_forward(module: nn.Module) -> Any | None:
     """What is under the wrappers of an instance's forward; None if that is its class's own."""
     forward = module.__dict__.get("forward")
     while forward is not None:

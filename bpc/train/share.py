@@ -1,0 +1,43 @@
+"""How much of an optimizer step one micro-batch is (docs/decisions/0012-losses-in-proportion.md).
+
+A loss of a step is the mean over all items of its micro-batches on all ranks. Each micro-batch returns the mean over
+its own items, so it weighs as many parts of the step as it has items:
+
+    mean over the step = Σ_i (n_i / Σ_j n_j) · mean over micro-batch i
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate.utils import find_batch_size
+from torch import Tensor
+
+IGNORED_LABEL = -100  # transformers' label of positions that carry no loss
+
+
+def counted(labels: Tensor, shifted: bool = False) -> Tensor:
+    """Bool, shape of ``labels``: the outputs that have a label. ``shifted``: output t is compared with label t + 1."""
+    if not shifted:
+        return labels != IGNORED_LABEL
+    return torch.nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL) != IGNORED_LABEL
+
+
+def items_in(batch: Mapping[str, Any], shifted: bool = False) -> float | Tensor:
+    """How many items a batch's losses are means over: labels that count, or rows where labels are none of these."""
+    labels = batch.get("shift_labels", batch.get("labels"))
+    if not isinstance(labels, Tensor):
+        return float(find_batch_size(dict(batch)) or 1)
+    if labels.is_floating_point():  # of a regression, or one per class
+        return float(labels.numel())
+    return counted(labels, shifted and "shift_labels" not in batch).sum()
+
+
+def weigh(loss: Tensor, weight: float | Tensor) -> Tensor:
+    """``loss · weight``; 0 for a micro-batch without items, whose mean is 0/0 and would spoil the whole step."""
+    if not isinstance(weight, Tensor):
+        return loss * weight
+    weight = weight.to(loss.device)
+    return torch.where(weight > 0, loss, torch.zeros_like(loss)) * weight
