@@ -1,4 +1,4 @@
-"""How much of an optimizer step one micro-batch is (docs/decisions/0012-losses-in-proportion.md).
+"""How much of an optimizer step one micro-batch is (docs/decisions/0013-losses-in-proportion.md).
 
 A loss of a step is the mean over all items of its micro-batches on all ranks. Each micro-batch returns the mean over
 its own items, so it weighs as many parts of the step as it has items:
