@@ -211,6 +211,17 @@ class DenseModel:
         """The module's transformers config, with the note of its sizes. Raises AttributeError where it has none."""
         return self.module.config
 
+    if not TYPE_CHECKING:  # a misspelt name is to stay an error
+
+        def __getattr__(self, name: str) -> Any:
+            """Whatever else a model of transformers has is the module's: ``generate``, ``device``, ``can_generate``."""
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            try:
+                return getattr(self.module, name)
+            except ModuleViewError as error:
+                raise AttributeError(f"{name!r} would be the module's, and there is none: {error}") from error
+
     def to(self, *args: Any, **kwargs: Any) -> DenseModel:
         """Move or cast ``module``, as `torch.nn.Module.to`; the graph follows in dtype and stays on the CPU."""
         self.module.to(*args, **kwargs)
@@ -297,6 +308,7 @@ class DenseModel:
         path: str | Path,
         *,
         max_shard_size: int | str | None = None,
+        standalone: bool = False,
         push_to_hub: bool = False,
         repo_id: str | None = None,
         private: bool | None = None,
@@ -304,19 +316,22 @@ class DenseModel:
     ) -> None:
         """Write a directory that `load` and, with bpc imported, transformers' ``from_pretrained`` read.
 
-        It holds config.json, model.safetensors (or files of at most ``max_shard_size``), bpc.json, certificate.json.
+        It holds config.json, model.safetensors (or files of at most ``max_shard_size``), bpc.json, certificate.json and
+        a model card, README.md, unless one is there that bpc did not write. ``standalone`` adds modeling_bpc.py, which
+        loads the model without bpc: ``AutoModelForX.from_pretrained(path, trust_remote_code=True)``.
         ``push_to_hub`` uploads it, with a tokenizer, processor and card beside it, to the repository ``repo_id``, by
         default the directory's name; ``private`` and ``token`` are huggingface_hub's, and so are errors of the upload.
 
         An interrupted save leaves what was there. Raises NotADirectoryError where ``path`` is a file, `ModuleViewError`
-        for a model without a module view, and TypeError for one without a transformers config (save its graph:
-        ``torch.export.save``).
+        for a model without a module view, `NoteError` for a class that ``standalone`` cannot name, and TypeError for a
+        model without a transformers config (save its graph: ``torch.export.save``).
         """
         view, certificate = self._module_view(), self.certificate
         if certificate is not None and certificate.view == "graph":
             plan, tensors = view.plan.plain(), view.module.state_dict().items()
             certificate = certificate.of_module(plan, view.granularity, tensors)
-        options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        options: dict[str, Any] = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        options |= {"without_bpc": standalone, "chosen": self.one_shot}
         write_directory(path, Saved(view, self._cuts, self.example_inputs, certificate), **options)
         if push_to_hub:
             upload(Path(path), repo_id or Path(path).resolve().name, private=private, token=token)

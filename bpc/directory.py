@@ -1,9 +1,9 @@
 """The directory a small model is saved in.
 
 It holds what transformers writes and reads: ``config.json`` with a note of the sizes (`bpc.hub.note`) and weights;
-``bpc.json``: the last shrink's plan of the module, what its graph was cut to, and the example inputs; and
-``certificate.json`` of the last shrink, unless the weights have changed since. Nothing in it is unpickled when it is
-loaded.
+``bpc.json``: the last shrink's plan of the module, what its graph was cut to, and the example inputs;
+``certificate.json`` of the last shrink, unless the weights have changed since; and a model card. Nothing in it is
+unpickled when it is loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bpc.configs import ConfigError
+from bpc.hub import card, standalone
 from bpc.hub.load import WEIGHT_FILES, load_module
 from bpc.hub.note import NoteError
 from bpc.hub.repository import local_directory
@@ -35,7 +36,7 @@ PLAN_FILE = "bpc.json"
 WEIGHTS_FILE = "model.safetensors"
 EXAMPLE_FILE = "bpc_example.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-_REPLACED = (*WEIGHT_FILES, "generation_config.json", EXAMPLE_FILE, CERTIFICATE_FILE)
+_REPLACED = (*WEIGHT_FILES, "generation_config.json", EXAMPLE_FILE, CERTIFICATE_FILE, standalone.NAME)
 
 Example: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -77,9 +78,12 @@ class Saved:
     certificate: Certificate | None
 
 
-def write_directory(path: str | Path, saved: Saved, **options: Any) -> None:
+def write_directory(
+    path: str | Path, saved: Saved, *, without_bpc: bool = False, chosen: Any = None, **options: Any
+) -> None:
     """Write a small model, whose config has its sizes noted, as a directory that `read_directory` reads.
 
+    ``without_bpc``: with the file that loads it on a machine that has no bpc. ``chosen``: see `bpc.hub.card`.
     The files are staged first (`bpc.writing`): an interrupted save leaves what was there. Those of an earlier save go,
     others stay. Raises NotADirectoryError where ``path`` is a file, FileExistsError where it holds a model that bpc did
     not write, and TypeError for a module without a transformers config.
@@ -100,6 +104,13 @@ def write_directory(path: str | Path, saved: Saved, **options: Any) -> None:
         raise NoteError(reason)
     with new_files(target, keystones=("config.json", PLAN_FILE), replaces=_REPLACED) as work:
         module.save_pretrained(work, **options)
+        if without_bpc:
+            standalone.make_standalone(work, module)
+        else:
+            standalone.forget_standalone(work)
+        if card.is_ours(target / card.NAME):
+            text = card.card(module, saved.certificate, without_bpc, chosen)
+            (work / card.NAME).write_text(text, encoding="utf-8")
         content = {
             "plans": [saved.view.plan.plain()],
             "granularity": saved.view.granularity,

@@ -43,6 +43,9 @@ def oneshot(
         list[str] | None, typer.Option(help="Weights (globs) whose layer is left alone; may be given again.")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Run the small model and the repaired one and compare.")] = True,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Add a Python file that loads the model without bpc.")
+    ] = False,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Prune heads and FFN dims in minutes: no labels, no training loop, two cores.
@@ -91,7 +94,7 @@ def oneshot(
         progress=PhaseProgress(console),
         state=state,
     )
-    dense.save_pretrained(out)
+    dense.save_pretrained(out, standalone=standalone)
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)

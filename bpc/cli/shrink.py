@@ -30,6 +30,9 @@ def shrink(
     multiple: Annotated[
         int, typer.Option(min=1, help="Keep zeros until counts of FFN and head dims divide by this.")
     ] = 1,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Add a Python file that loads the model without bpc.")
+    ] = False,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
@@ -56,7 +59,7 @@ def shrink(
         result = passes.shrink(graph, found | tied, verify=verify, tolerance=tolerance, multiple=multiple)
         multiply_masks(network, found)
         dense = DenseModel.from_shrink(result, network)
-        dense.save_pretrained(out)
+        dense.save_pretrained(out, standalone=standalone)
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)

@@ -13,7 +13,8 @@ from torch import nn
 
 from bpc import configs
 from bpc.hub.note import NoteError, note_of
-from bpc.hub.sizes import note_sizes, resize
+from bpc.hub.resize import resize
+from bpc.hub.sizes import note_sizes
 from bpc.skeleton import check_sizes
 from passes.masks import TensorFile
 from passes.plan.apply import apply_plan

@@ -1,6 +1,7 @@
 """What transformers calls to load a small model: its config's note read, layers resized before weights come in.
 
 transformers has one door for models whose layers are not what their config makes: quantization. Nothing is quantized.
+This text also goes into the file that a self-contained directory brings along (`bpc.hub.standalone`).
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from bpc.hub.auto_map import point_to_file
 from bpc.hub.note import METHOD, Note, NoteError
+from bpc.hub.resize import cut_buffers, resize, unfit
 
 _OWN = ("hf_quantizer", "quantization_method", "is_quantized")  # what transformers sets on a quantized model
 
@@ -44,8 +49,6 @@ class SmallModelLoader(HfQuantizer):
             )
 
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **kwargs: Any) -> Any:
-        from bpc.hub.sizes import resize, unfit
-
         note = self.quantization_config.note
         resize(model, note)
         # ignore_mismatched_sizes=True would make these weights random.
@@ -56,12 +59,12 @@ class SmallModelLoader(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        from bpc.hub.sizes import cut_buffers
-
         cut_buffers(model, self.quantization_config.note)
         model.config.quantization_config = self.quantization_config.to_dict()
         for name in _OWN:
             model.__dict__.pop(name, None)
+        if type(model)._auto_class is None:  # not of the file that the directory brings along: saving will not copy it
+            point_to_file(vars(model.config), {})
         for module in model.modules():
             if (config := getattr(module, "config", None)) is not None:
                 vars(config).pop("_is_quantized", None)
@@ -77,9 +80,6 @@ class SmallModelLoader(HfQuantizer):
 
 def _stored_shapes(files: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes in checkpoint files; no weight is read."""
-    import torch
-    from safetensors import safe_open
-
     for file in map(str, files):
         if file.endswith(".safetensors"):
             with safe_open(file, framework="pt") as content:

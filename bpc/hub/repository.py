@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bpc.hub.note import NoteError
+from bpc.hub.standalone import NAME as FILE
 
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # nothing that would have to be unpickled or run
 
@@ -36,7 +37,8 @@ def local_directory(path: str | Path, revision: str | None = None, *, code: bool
 def upload(directory: Path, repo_id: str, *, private: bool | None = None, token: str | None = None) -> Any:
     """Make the repository if it is new, and replace its model by that of a directory, in one commit.
 
-    What else lies in the directory stays here, but for a tokenizer, a processor and the card.
+    What else lies in the directory stays here, but for a tokenizer, a processor, the card and the file of
+    `bpc.hub.standalone`.
     """
     from huggingface_hub import HfApi
 
@@ -45,7 +47,7 @@ def upload(directory: Path, repo_id: str, *, private: bool | None = None, token:
     return api.upload_folder(
         repo_id=url.repo_id,
         folder_path=directory,
-        allow_patterns=[*_PATTERNS, "README.md"],
+        allow_patterns=[*_PATTERNS, "README.md", FILE],
         ignore_patterns=["*/*"],  # a training's checkpoints
         commit_message="Upload a model shrunk by bpc",
         delete_patterns=["*.safetensors", "*.safetensors.index.json"],  # of another size, in other shards

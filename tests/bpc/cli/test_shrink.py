@@ -91,15 +91,19 @@ def test_what_makes_the_inputs_is_kept(model_directory: Path, tmp_path: Path) ->
     (source / "training_args.bin").write_text("not this")
     masks = heads_masks(source)
     save_masks(masks, tmp_path / "masks.safetensors")
-    result = run("shrink", "--model", source, "--masks", tmp_path / "masks.safetensors", "--out", tmp_path / "s")
+    result = run(
+        "shrink", "--model", source, "--masks", tmp_path / "masks.safetensors", "--out", tmp_path / "s", "--standalone"
+    )
     assert result.exit_code == 0, result.output
     assert (tmp_path / "s" / "preprocessor_config.json").read_text() == '{"size": 8}'
     assert not (tmp_path / "s" / "training_args.bin").exists()
+    assert (tmp_path / "s" / "modeling_bpc.py").exists()
     model = AutoModelForSequenceClassification.from_pretrained(source)
     multiply_masks(model, masks)
     tokenizer = AutoTokenizer.from_pretrained(source)
     texts = ["the film was good", "awful plot"]
     expected = pipeline("text-classification", model=model.eval(), tokenizer=tokenizer)(texts)
-    for got, wanted in zip(pipeline("text-classification", str(tmp_path / "s"))(texts), expected, strict=True):
+    found = pipeline("text-classification", str(tmp_path / "s"))(texts)
+    for got, wanted in zip(found, expected, strict=True):
         assert got["label"] == wanted["label"]
         assert got["score"] == pytest.approx(wanted["score"], abs=1e-5)

@@ -62,6 +62,10 @@ def test_pipelines_take_a_directory_and_a_module(small: DenseModel, tmp_path: Pa
     by_directory = pipeline("text-classification", str(tmp_path))(given, batch_size=2)
     in_memory = pipeline("text-classification", model=small.module, tokenizer=tokenizer)(given, batch_size=2)
     assert by_directory == in_memory
+    of_dense = pipeline("text-classification", model=small, tokenizer=tokenizer)(given, batch_size=2)
+    assert [(one["label"], pytest.approx(one["score"], abs=1e-5)) for one in of_dense] == [
+        (one["label"], one["score"]) for one in in_memory
+    ]
     scores = small.module(**tokenizer(given[0], return_tensors="pt")).logits.softmax(-1)
     assert by_directory[0]["score"] == pytest.approx(scores.max().item(), abs=1e-5)
 

@@ -14,7 +14,8 @@ from transformers import BertConfig, PreTrainedModel
 import passes
 from bpc.dense import DenseModel, load
 from bpc.hub.note import Note, NoteError, note_of
-from bpc.hub.sizes import differences, resize, unsavable
+from bpc.hub.resize import resize
+from bpc.hub.sizes import differences, unsavable
 
 
 class Scaled(PreTrainedModel):
