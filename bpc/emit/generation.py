@@ -129,8 +129,14 @@ def _layout(step: nn.Module, cases: Sequence[Case]) -> Layout:
         outputs=tuple(outputs),
         axes={name: _axes(name) for name in inputs},
         shapes={name: shape(name, tensor) for name, tensor in outputs.items()},
-        cases=[(case.description, pytree.tree_leaves(case.inputs)) for case in cases],
+        cases=[(case.description, pytree.tree_leaves(pytree.tree_map(_widened, case.inputs))) for case in cases],
     )
+
+
+def _widened(leaf: Any) -> Any:
+    """Caches of a model in half precision, in float32, as its file is made (`bpc.emit.wide`)."""
+    is_half = isinstance(leaf, torch.Tensor) and leaf.dtype in (torch.float16, torch.bfloat16)
+    return leaf.float() if is_half else leaf
 
 
 def _axes(name: str) -> dict[int, str]:

@@ -15,7 +15,8 @@ import torch._dynamo.config
 import transformers
 
 from bpc.emit import ExportError, export_generation
-from bpc.emit.generation import ALL, BATCH, LENGTH, PAST, SOURCE
+from bpc.emit.generation import ALL, BATCH, LENGTH, PAST, SOURCE, _layout
+from bpc.emit.steps import decoder_steps
 from tests.bpc import generators
 
 PAGE = (Path(__file__).parents[3] / "docs" / "generation.md").read_text()
@@ -109,6 +110,13 @@ def test_the_page_shows_how_to_use_the_module(tmp_path: Path, monkeypatch: pytes
     model.save_pretrained("small")
     names = {"AutoModelForCausalLM": transformers.AutoModelForCausalLM, "texts": []}
     exec(compile(USE, "docs/generation.md", "exec"), names | {"tokenizer": lambda *_, **__: generators.prompt(model)})
+
+
+def test_a_model_in_half_precision_is_checked_as_its_file_is_made() -> None:
+    """In float32: ONNX Runtime would not take its caches."""
+    ((step, cases),) = decoder_steps(generators.DECODERS["llama"]().to(torch.bfloat16))
+    leaves = [leaf for _, inputs in _layout(step, cases).cases for leaf in inputs]
+    assert {leaf.dtype for leaf in leaves if isinstance(leaf, torch.Tensor)} == {torch.float32, torch.int64}
 
 
 def test_models_without_such_a_cache_are_refused(tmp_path: Path) -> None:
