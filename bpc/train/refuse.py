@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from bpc.scores.attach import is_masked
+from bpc.wrapped import is_sharded
 
 
 def refuse_masks_without_program(model: nn.Module | None) -> None:
@@ -18,17 +19,27 @@ def refuse_masks_without_program(model: nn.Module | None) -> None:
         )
 
 
+_SHARDED = "FSDP shards parameters, and masks read whole ones"
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Raise ValueError for a masked model whose parameters ``fully_shard`` has cut into pieces."""
+    if is_sharded(model):
+        raise ValueError(_how_else(_SHARDED))
+
+
 def refuse_wrappers(trainer: Any) -> None:
     """Raise ValueError where a trainer would put other tensors or copies in the place of masked parameters."""
-    what = None
-    if trainer.is_fsdp_enabled or trainer.is_fsdp_xla_enabled:
-        what = "FSDP shards parameters, and masks read whole ones"
-    elif trainer.is_deepspeed_enabled:
-        what = "DeepSpeed steps its optimizer inside each backward"
-    elif trainer.args.n_gpu > 1:
-        what = "nn.DataParallel copies modules, whose masks stay behind"
-    if what is not None:
-        raise ValueError(
-            f"{what}: a program cannot be trained like that. Use DistributedDataParallel (torchrun --nproc-per-node=N "
-            "script.py), or one GPU (CUDA_VISIBLE_DEVICES=0)"
-        )
+    if trainer.args.fsdp or trainer.is_fsdp_enabled:
+        raise ValueError(_how_else(_SHARDED))
+    if trainer.is_deepspeed_enabled:
+        raise ValueError(_how_else("DeepSpeed steps its optimizer inside each backward"))
+    if trainer.args.n_gpu > 1:
+        raise ValueError(_how_else("nn.DataParallel copies modules, whose masks stay behind"))
+
+
+def _how_else(reason: str) -> str:
+    return (
+        f"{reason}: a program cannot be trained like that. Use DistributedDataParallel (torchrun --nproc-per-node=N "
+        "script.py), or one GPU (CUDA_VISIBLE_DEVICES=0)"
+    )

@@ -18,7 +18,7 @@ from bpc.train.distilling import DistillingTrainer
 from bpc.train.forwards import own_forwards
 from bpc.train.optimizer import schedule_scores, score_groups, separate_scores, set_score_rate
 from bpc.train.progress import PruningProgress
-from bpc.train.refuse import refuse_masks_without_program, refuse_wrappers
+from bpc.train.refuse import refuse_masks_without_program, refuse_sharded, refuse_wrappers
 from bpc.train.scores import score_learning_rate
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Trainer(DistillingTrainer):
         self._progress_bar = PruningProgress(None, title or "training")
         self._use(program)
         if program is not None:
+            refuse_sharded(program.module)
             kwargs["model"] = program.module
         elif program_init is not None:
             kwargs["model_init"] = self._new_model

@@ -1,0 +1,62 @@
+"""One of two processes of a distributed run; `test_ranks` starts both, as torchrun does: ``python … OUT``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.fsdp import fully_shard
+from transformers import TrainingArguments
+
+import bpc
+from tests.bpc.train.test_proportion import SPEC, classifier, language_model, rows, run
+
+
+def main(out: Path) -> None:
+    settings: dict[str, Any] = {
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "max_grad_norm": 0.0,
+    }
+    for make in (classifier, language_model):
+        arguments = TrainingArguments(
+            str(out / "run"),
+            max_steps=1,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            train_sampling_strategy="sequential",
+            logging_steps=1,
+            **settings,
+        )
+        found = run(make, rows(make.__name__), arguments)
+        torch.save(found, out / f"{make.__name__}-{os.environ['RANK']}.pt")
+    (out / f"refusals-{os.environ['RANK']}.txt").write_text("\n".join(refusals(out, settings)))
+
+
+def refusals(out: Path, settings: dict[str, Any]) -> list[str]:
+    """What is said to FSDP asked for, to a program whose module is sharded, and to a sharded model."""
+    program = bpc.compile(classifier(0), SPEC)
+    plain, whole = TrainingArguments(str(out / "run"), **settings), classifier(0)
+    asked = TrainingArguments(str(out / "run"), fsdp=True, fsdp_config={"version": 2}, **settings)
+    said = []
+    with pytest.raises(ValueError, match="FSDP") as error:
+        bpc.Trainer(program=program, args=asked)
+    said.append(str(error.value))
+    fully_shard(program.module)
+    with pytest.raises(ValueError, match="FSDP") as error:
+        bpc.Trainer(program=program, args=plain)
+    said.append(str(error.value))
+    fully_shard(whole)
+    with pytest.raises(ValueError, match="FSDP") as error:
+        bpc.compile(whole, SPEC)
+    return [*said, str(error.value)]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
