@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from bpc.oneshot import Target, prune_once
     from bpc.program import Program, compile
     from bpc.spec import Spec, load_spec
-    from bpc.train import Trainer
+    from bpc.train import Seq2SeqTrainer, Trainer
     from bpc.vocabulary.trim import trim_vocabulary
 
 __all__ = [
     "DenseModel",
     "Program",
+    "Seq2SeqTrainer",
     "Spec",
     "Target",
     "Trainer",
@@ -31,6 +32,7 @@ __all__ = [
 _HOMES = {
     "DenseModel": "bpc.dense",
     "Program": "bpc.program",
+    "Seq2SeqTrainer": "bpc.train",
     "Spec": "bpc.spec",
     "Target": "bpc.oneshot",
     "Trainer": "bpc.train",

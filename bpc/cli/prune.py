@@ -43,13 +43,15 @@ def prune(
 ) -> None:
     """Train block scores and weights together, then compile the masks away into OUT/small.
 
-    Ctrl-C saves a checkpoint; the same command with --resume goes on exactly where it stopped. OUT/masked and
+    Ctrl-C saves a checkpoint; the same command with --resume goes on exactly where it stopped, or, after a kill, at the
+    newest complete checkpoint. OUT/masked and
     OUT/masks.safetensors hold the fine-tuned weights and the masks, for `bpc shrink`. Other tasks than text
     classification: use `bpc.Trainer` from Python.
     """
     import torch
 
     from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
+    from bpc.cli.fingerprint import check_same_run, digest_of_rows, digest_of_weights
     from bpc.cli.models import load_tokenizer, read_config, save_tokenizer, some
     from bpc.cli.training import Run, class_order, load_classifier, load_teacher
     from bpc.hub.load import WEIGHT_FILES
@@ -82,6 +84,22 @@ def prune(
     if len(labels) < 2:
         raise CommandError(f"{data}: every row has the label {labels[0]!r}; a classifier needs two or more")
     held_out = read_table(evaluate, columns) if evaluate else None
+    check_same_run(
+        out,
+        {
+            "data": digest_of_rows(rows),
+            "labels": labels,
+            "epochs": epochs,
+            "base weights": digest_of_weights(model),
+            "teacher": digest_of_weights(teacher) if teacher else None,
+            "batch size": batch_size,
+            "learning rate": learning_rate,
+            "max length": max_length,
+            "seed": seed,
+            "bf16": bf16,
+        },
+        resume,
+    )
     run = Run(
         data=LabelledTexts(rows, columns, labels, tokenizer, max_length),
         held_out=LabelledTexts(held_out, columns, labels, tokenizer, max_length) if held_out else None,
@@ -123,14 +141,16 @@ def prune(
 
 def check_output(out: Path, spec: Spec, resume: bool) -> Path:
     """The directory for checkpoints. Raises `CommandError` where old ones and ``--resume`` do not fit together."""
-    from bpc.cli.training import last_checkpoint
     from bpc.spec import load_spec
+    from bpc.train.checkpoints import checkpoints_in, newest_complete
 
     checkpoints, written = out / "checkpoints", out / "spec.json"
-    last = last_checkpoint(checkpoints)
-    if resume and last is None:
+    found = checkpoints_in(checkpoints)
+    if resume and not found:
         raise CommandError(f"--resume: {checkpoints} holds no checkpoint")
-    if last is not None and not resume:
+    if resume and newest_complete(checkpoints) is None:
+        raise CommandError(f"--resume: {checkpoints} holds no complete checkpoint; remove it to start again")
+    if found and not resume:
         raise CommandError(f"{checkpoints} holds checkpoints already: add --resume to go on, or choose another --out")
     if resume and written.exists() and load_spec(written) != spec:
         raise CommandError(f"--resume: the run in {out} used another spec ({written}); give that one")

@@ -18,6 +18,7 @@ from bpc.dense import load
 from bpc.directory import is_dense_directory
 from bpc.terminal.errors import INTERRUPTED, CommandError
 from bpc.train import ResumableInterrupt, Trainer
+from bpc.train.checkpoints import newest_complete
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Run:
                 dataloader_pin_memory=False,
             ),
         )
-        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+        trainer.train(resume_from_checkpoint=newest_complete(checkpoints))
         if stop.interrupted:
             typer.echo(
                 f"stopped at step {trainer.state.global_step} of {title}; the same command with --resume goes on"
@@ -76,14 +77,6 @@ class Run:
     def accuracy(self, trainer: Trainer) -> str:
         """Accuracy on the held-out rows, in words."""
         return f"accuracy {trainer.evaluate()['eval_accuracy']:.4f}"
-
-
-def last_checkpoint(checkpoints: Path) -> str | None:
-    """The newest checkpoint in a directory that may not exist."""
-    found: str | None = (
-        transformers.trainer_utils.get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    )
-    return found
 
 
 def class_order(directory: Path, labels: list[str]) -> list[str]:

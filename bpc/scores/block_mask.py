@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,12 @@ from bpc.scores.binarize import Method, binarize, mask_blocks
 from bpc.scores.plan import MaskPlan
 from bpc.scores.schedule import Schedule
 from passes.masks.binarize import expand_blocks
+
+_NOBODY_DRIVES = (
+    "a model with block masks is being trained, and nothing moves their threshold and λ: nothing will be pruned. Train "
+    "it with bpc.Trainer(program=...), or call program.set_progress(step / steps) and add program.regularization() to "
+    "the loss in every step of a loop of your own"
+)
 
 
 class BlockMask(nn.Module):
@@ -47,6 +55,7 @@ class BlockMask(nn.Module):
         self.schedule = schedule or Schedule()
         self.min_kept = min_kept
         self.threshold = self.schedule.threshold(0.0)
+        self.driven = False  # whether anybody ever moved the threshold
         # Kept blocks of `magnitude` come from the weight, which only forward() sees; saved so that mask() works alone.
         if method == "magnitude":
             self.register_buffer("magnitudes", torch.full(plan.grid, torch.inf))
@@ -80,6 +89,9 @@ class BlockMask(nn.Module):
         return self.kept_outputs(final)
 
     def forward(self, weight: Tensor) -> Tensor:
+        if self.training and not self.driven and torch.is_grad_enabled():
+            self.driven = True  # said once
+            warnings.warn(_NOBODY_DRIVES, stacklevel=2)
         if self.method == "magnitude":
             m, n = self.plan.block
             rows, columns = self.plan.grid

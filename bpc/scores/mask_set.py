@@ -93,6 +93,7 @@ class MaskSet(nn.Module):
         self.progress.fill_(progress)
         for mask in self._blocks.values():
             mask.threshold = self.threshold
+            mask.driven = True
 
     @property
     def threshold(self) -> float:

@@ -5,11 +5,13 @@ from bpc.train.fill import fill_zeros
 from bpc.train.interrupt import ResumableInterrupt
 from bpc.train.progress import PruningProgress
 from bpc.train.scores import score_learning_rate, score_parameters, weight_parameters
+from bpc.train.seq2seq import Seq2SeqTrainer
 from bpc.train.trainer import Trainer
 
 __all__ = [
     "PruningProgress",
     "ResumableInterrupt",
+    "Seq2SeqTrainer",
     "Trainer",
     "distillation_loss",
     "fill_zeros",

@@ -20,22 +20,25 @@ def own_forwards(trainer: Any) -> Iterator[None]:
 
     Autocast left around it would make every later use bfloat16, and cannot be traced.
     """
-    model: nn.Module = trainer.model
-    attributes = model.__dict__
-    before = {name: attributes[name] for name in _WRAPPED if name in attributes}
-    if "_original_forward" in before:
-        own = innermost_forward(model)
-        _take_off(model)
-        if own is not None:
-            attributes["forward"] = own
+    model: nn.Module | None = trainer.model  # None in a search: each trial makes its own
+    before: dict[str, Any] = {}
+    if model is not None:
+        before = {name: model.__dict__[name] for name in _WRAPPED if name in model.__dict__}
+        if "_original_forward" in before:
+            own = innermost_forward(model)
+            _take_off(model)
+            if own is not None:
+                model.__dict__["forward"] = own
     try:
         yield
     finally:
-        _take_off(model)
-        _take_off(trainer.model)  # another one, where program_init made it
-        attributes.update(before)
+        _take_off(trainer.model)
+        if model is not None:
+            _take_off(model)
+            model.__dict__.update(before)
 
 
-def _take_off(model: nn.Module) -> None:
-    for name in _WRAPPED:
-        model.__dict__.pop(name, None)
+def _take_off(model: nn.Module | None) -> None:
+    if model is not None:
+        for name in _WRAPPED:
+            model.__dict__.pop(name, None)

@@ -48,6 +48,13 @@ class PruningProgress(TrainerCallback):
         self.task: TaskID | None = None
         self.next_line = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Searches with worker processes pickle callbacks; a console is its process's own."""
+        return {**self.__dict__, "console": None, "progress": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, console=Console())
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -176,15 +176,16 @@ class Trainer(DistillingTrainer):
         loss = super().training_step(model, *args, **kwargs)
         return loss if penalty is None else loss + penalty.detach()
 
+    def _threshold_arrived(self) -> bool:
+        """Whether what is left of the run has the final threshold; True without masks."""
+        done = self.state.global_step / max(self.state.max_steps, 1)
+        return self.mask_set is None or self.mask_set.settings.schedule.remaining(done) == 0
+
     # ---- the best checkpoint ---------------------------------------------------------------------------------------
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Only a checkpoint at the final threshold can be the best: before it little is pruned, and scores are high."""
-        if self.mask_set is not None:
-            schedule = self.mask_set.settings.schedule
-            if schedule.remaining(self.state.global_step / max(self.state.max_steps, 1)) > 0:
-                return False
-        return super()._determine_best_metric(metrics, trial)
+        return self._threshold_arrived() and super()._determine_best_metric(metrics, trial)
 
     # ---- what is seen while it runs --------------------------------------------------------------------------------
 
@@ -204,10 +205,20 @@ class Trainer(DistillingTrainer):
             logs["ffn_dims"] = sum(structure.ffn_dims)
         super().log(logs, *args, **kwargs)
 
-    # ---- whole runs ------------------------------------------------------------------------------------------------
+    # ---- whole runs, and many of them --------------------------------------------------------------------------------
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers': with ``program_init=``, every trial trains a program of its own.
+
+        Afterwards ``program`` is the last trial's, where trials run in this process.
+        """
+        if self._program_init is not None:
+            self._use(None)  # like the model: backends with workers pickle the trainer
+            self.optimizer, self.lr_scheduler = None, None
+        return super().hyperparameter_search(*args, **kwargs)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As `transformers.Trainer.train`; a run that got to its last step leaves the masks at progress 1.
+        """As `transformers.Trainer.train`; a run that got to the final threshold leaves the masks at progress 1.
 
         ``resume_from_checkpoint=True`` goes on from the newest complete checkpoint. The model gets its own forward
         back: accelerate's autocast around it would make every later use bfloat16, and cannot be traced.
@@ -222,8 +233,8 @@ class Trainer(DistillingTrainer):
         finally:
             self._progress_bar.close()
             self._step_items = None
-        if self.mask_set is not None and self.state.global_step >= self.state.max_steps:
-            self.mask_set.set_progress(1.0)  # the last step ran at progress (T − 1)/T
+        if self.mask_set is not None and self._threshold_arrived():
+            self.mask_set.set_progress(1.0)  # the last step ran at progress (T − 1)/T, a best checkpoint's earlier
         return result
 
 

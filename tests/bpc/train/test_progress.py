@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -45,3 +46,10 @@ def test_a_run_without_masks_shows_its_loss(
 
 def test_description_of_a_log_without_masks() -> None:
     assert describe({"loss": 0.5}, None) == "loss 0.500"
+
+
+def test_a_search_can_send_it_to_another_process() -> None:
+    """Consoles hold locks, which do not pickle."""
+    bar = pickle.loads(pickle.dumps(PruningProgress(title="trial")))
+    assert bar.title == "trial"
+    bar.console.print("")

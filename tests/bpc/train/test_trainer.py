@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertForSequenceClassification, TrainingArguments
+from transformers import BertForSequenceClassification, EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
 from bpc.program import Program
@@ -245,4 +245,29 @@ def test_the_best_checkpoint_is_one_at_the_final_threshold(
     trainer.add_callback(Count())
     trainer.train()
     assert trainer.state.best_global_step == best
+    assert program.mask_set.threshold == pytest.approx(0.1)
+
+
+def test_early_stopping_waits_for_finished_masks(
+    make_program: Make, arguments: Make, dataset: list[dict[str, Any]]
+) -> None:
+    """Patience 2, and a metric that gets worse all the time: nothing stops before the threshold has arrived."""
+    settings = {
+        "save_strategy": "steps", "eval_strategy": "steps", "save_steps": 1, "eval_steps": 1, "max_steps": 20,
+        "load_best_model_at_end": True, "metric_for_best_model": "steps", "greater_is_better": False,
+    }  # fmt: skip
+    evaluations: list[None] = []
+    program = make_program()
+    trainer = Trainer(
+        program=program,
+        args=arguments(**settings),
+        train_dataset=dataset,
+        eval_dataset=dataset[:8],
+        compute_metrics=lambda _: evaluations.append(None) or {"steps": len(evaluations)},  # type: ignore[func-returns-value]
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
+    )
+    trainer.train()
+    arrived = next(s for s in range(20) if program.mask_set.settings.schedule.remaining(s / 20) == 0)
+    assert trainer.state.best_global_step == arrived
+    assert trainer.state.global_step == arrived + 2
     assert program.mask_set.threshold == pytest.approx(0.1)
