@@ -59,6 +59,7 @@ class Encoder(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.encoder = model.get_encoder()
+        self.takes_mask = "attention_mask" in inspect.signature(self.encoder.forward).parameters
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """(batch, length, width) of tokens or features and, where the decoder reads it, their mask."""
@@ -88,10 +89,10 @@ class FirstStep(nn.Module):
 class LaterStep(nn.Module):
     """The decoder's tokens after the first: it reads the keys and values that were made, and adds its own."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module, width: int) -> None:
+        """``width``: of the encoder's states."""
         super().__init__()
-        self.model = model
-        self.width = int(model.config.hidden_size)
+        self.model, self.width = model, width
 
     def forward(
         self,

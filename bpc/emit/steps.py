@@ -48,15 +48,17 @@ def decoder_steps(model: nn.Module) -> Iterator[tuple[CachedDecoder, list[Case]]
 
 def encoder_decoder_steps(model: Any) -> Iterator[tuple[nn.Module, list[Case]]]:
     """Encoder, first and later steps of the decoder. What the encoder reads is padded on the right, where it may be."""
-    encoder, first, later = Encoder(model), FirstStep(model), LaterStep(model)
+    encoder, first = Encoder(model), FirstStep(model)
     tokens = _Tokens(model)
     sources = [_source(model, tokens, batch, length) for (batch, *_), length in zip(_SIZES, _SOURCES, strict=True)]
     ids = [tokens(batch, past + length) for batch, past, length in _SIZES]
-    if not _reads_mask(encoder, first, sources[0], ids[0]):
+    masked = encoder.takes_mask and "attention_mask" in sources[0]
+    if not (masked and _reads_mask(encoder, first, sources[0], ids[0])):
         sources = [{name: value for name, value in source.items() if name != "attention_mask"} for source in sources]
-    firsts, laters = [], []
+    firsts, laters, width = [], [], 0
     for (batch, past, length), source, row in zip(_SIZES, sources, ids, strict=True):
         states = _run(encoder, **source)["last_hidden_state"]
+        width = states.shape[2]
         mask = {"encoder_attention_mask": source["attention_mask"]} if "attention_mask" in source else {}
         given = {"encoder_hidden_states": states, **mask}
         start = max(past, 1)
@@ -67,7 +69,7 @@ def encoder_decoder_steps(model: Any) -> Iterator[tuple[nn.Module, list[Case]]]:
         laters.append(Case(f"{note} before {length}", {"input_ids": new, **mask, "past_key_values": held}))
     yield encoder, [Case(f"batch {batch}", source) for (batch, *_), source in zip(_SIZES, sources, strict=True)]
     yield first, firsts
-    yield later, laters
+    yield LaterStep(model, width), laters
 
 
 class _Tokens:
@@ -105,6 +107,8 @@ def _source(model: Any, tokens: _Tokens, batch: int, length: int) -> dict[str, t
             raise CacheError(f"its encoder reads {model.main_input_name}, of which no example can be made")
         rows = features[torch.arange(batch) % len(features)]
         ids = rows + 0.1 * torch.randn(rows.shape, generator=tokens.generator)
+    if ids.dim() > 3:  # an image
+        return {model.main_input_name: ids}
     mask = torch.ones(batch, ids.shape[-1], dtype=torch.long)
     for row in range(batch):
         mask[row, max(1, mask.shape[1] - 2 * row - 1) :] = 0

@@ -43,7 +43,7 @@ def test_a_decoder_reads_its_encoder_once(family: str) -> None:
             own = [layer["decoder"] for layer in out["present"]]
             past = [{"decoder": mine, "encoder": others} for mine, others in zip(own, cross, strict=True)]
             start = own[0]["key"].shape[2]
-            out = LaterStep(model)(IDS[:, start:end], RIGHT, past)
+            out = LaterStep(model, 32)(IDS[:, start:end], RIGHT, past)
             torch.testing.assert_close(out["logits"], whole[:, start:end], atol=1e-5, rtol=1e-5)
 
 
