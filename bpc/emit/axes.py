@@ -31,6 +31,10 @@ class DynamicAxes:
     symbols: dict[str, str]  # torch.export's symbol -> name
 
 
+class AxesError(ValueError):
+    """A size that a layout names is none of the graph's, or the other way round; the message says which."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """What is settled of a file before it is written: names, in the order of its flat tensors, and what to check it on.
@@ -48,7 +52,7 @@ class Layout:
 
 
 def settled_axes(graph: fx.GraphModule, program: torch.export.ExportedProgram, layout: Layout) -> DynamicAxes:
-    """The axes that a layout names. Raises ValueError where the trace fixed one of them, or left another size open."""
+    """The axes that a layout names. Raises `AxesError` where the trace fixed one of them, or left another size open."""
     nodes = {n.name: n for n in program.graph.nodes}
     inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
     tensors = [(nodes[name], leaf) for name, leaf in zip(inputs, _leaves(graph), strict=True)]
@@ -62,7 +66,7 @@ def settled_axes(graph: fx.GraphModule, program: torch.export.ExportedProgram, l
             name = names[index].get(axis)
             if isinstance(size, torch.SymInt) != (name is not None):
                 is_fixed = f"is fixed at {leaf.shape[axis]} by the trace" if name else "is no size of the model"
-                raise ValueError(f"{title}: dim {axis} ({name or size}) {is_fixed}")
+                raise AxesError(f"{title}: dim {axis} ({name or size}) {is_fixed}")
             if name is not None:
                 symbols[str(size)] = name
                 example[name] = leaf.shape[axis]

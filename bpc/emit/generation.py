@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from bpc.emit.axes import Layout
+from bpc.emit.axes import AxesError, Layout
 from bpc.emit.cached import CacheError
 from bpc.emit.check import TOLERANCE, ExportError
 from bpc.emit.onnx import OnnxExport, export_onnx
@@ -27,6 +27,7 @@ from bpc.hub.note import Note, write_note
 from bpc.writing import new_files
 from passes.frontend.run import in_eval_mode
 from passes.frontend.trace import trace
+from passes.ir.info import InputError
 from passes.verify.run import outputs_of
 
 DECODER, ENCODER = "model.onnx", "encoder_model.onnx"
@@ -90,11 +91,13 @@ def export_generation(
         try:
             for name, (step, cases) in zip(names, steps(model), strict=True):
                 graph = simplify(trace(step, cases[0].inputs))
-                layout = None if name == ENCODER else _layout(step, cases)
-                _compare(step, graph, cases)
+                layout = None
+                if name != ENCODER:  # whose sizes are found, and checked, as those of any other model
+                    layout = _layout(step, cases)
+                    _compare(step, graph, cases)
                 made = export_onnx(graph, staged / name, layout=layout, **options)
                 written[name] = replace(made, path=place / name)
-        except CacheError as error:
+        except (CacheError, AxesError) as error:
             raise ExportError(f"{type(model).__name__} cannot be exported for generation: {error}") from error
         _write_configs(model, staged)
     return GenerationExport(place, written)
@@ -103,7 +106,12 @@ def export_generation(
 def _compare(step: nn.Module, graph: fx.GraphModule, cases: Sequence[Case]) -> None:
     """Raises `ExportError` where the graph does not compute what the model does: sizes that the trace did not see."""
     for case in cases:
-        got, expected = outputs_of(graph, (), case.inputs), outputs_of(step, (), case.inputs)
+        expected = outputs_of(step, (), case.inputs)
+        try:
+            got = outputs_of(graph, (), case.inputs)
+        except InputError as error:
+            reason = f"the model was traced along a branch that {case.description} does not take"
+            raise ExportError(f"{reason}: {error}") from error
         for one, other in zip(got, expected, strict=True):
             scale = max(1.0, float(other.abs().max())) if other.numel() else 1.0
             allowed = scale * TOLERANCE.get(str(other.dtype).removeprefix("torch."), TOLERANCE["float32"]).largest

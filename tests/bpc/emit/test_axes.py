@@ -8,7 +8,18 @@ import torch
 from torch import fx, nn
 
 import passes
-from bpc.emit.axes import DynamicAxes, dynamic_axes, fix_axes, input_names, name_axes, output_names, resized_inputs
+from bpc.emit.axes import (
+    AxesError,
+    DynamicAxes,
+    Layout,
+    dynamic_axes,
+    fix_axes,
+    input_names,
+    name_axes,
+    output_names,
+    resized_inputs,
+    settled_axes,
+)
 from passes.frontend.trace import exported_program
 from tests.bpc.emit.models import parse
 
@@ -68,3 +79,21 @@ def test_names_take_the_place_of_symbols_and_sizes_the_place_of_names() -> None:
         for v in (*proto.graph.input, *proto.graph.output)
     ]
     assert dims == [["batch", 7, 4], ["batch", 0, 4]]  # what is computed from it is left open
+
+
+def test_a_layout_names_the_sizes_of_the_trace_and_no_others() -> None:
+    graph = traced(tied=True)
+    program = exported_program(graph)
+
+    def settled(**axes: dict[int, str]) -> DynamicAxes:
+        return settled_axes(graph, program, Layout(("x", "keys"), (), axes, {}, ()))
+
+    named = {0: "rows", 1: "steps"}
+    axes = settled(x=named, keys=named)
+    assert axes.names == {0: named, 1: named}
+    assert axes.example == {"rows": 2, "steps": 5}
+    assert set(axes.symbols.values()) == {"rows", "steps"}
+    with pytest.raises(AxesError, match=r"keys: dim 2 \(width\) is fixed at 4 by the trace"):
+        settled(x=named, keys={**named, 2: "width"})
+    with pytest.raises(AxesError, match=r"x: dim 1 \(s\d+\) is no size of the model"):
+        settled(x={0: "rows"}, keys=named)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from bpc.emit.cached import CachedDecoder, CacheError, Encoder, FirstStep, LaterStep, layers_of
@@ -86,3 +87,23 @@ def test_a_mask_that_no_decoder_reads_is_no_input(family: str, reads: bool) -> N
     steps: list[tuple[nn.Module, Any]] = list(encoder_decoder_steps(generators.ENCODER_DECODERS[family]()))
     for _, cases in steps:
         assert any("attention_mask" in name for name in cases[0].inputs) == reads
+
+
+def test_an_encoder_of_images_has_a_width_and_no_mask() -> None:
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    encoder = transformers.ViTModel(transformers.ViTConfig(image_size=224, patch_size=112, **sizes))
+    config = transformers.GPT2Config(
+        vocab_size=20, n_embd=16, n_layer=1, n_head=2, n_positions=32, add_cross_attention=True, is_decoder=True
+    )
+    decoder = transformers.GPT2LMHeadModel(config)
+    model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder).eval()
+    (_, images), (first, starts), (later, steps) = encoder_decoder_steps(model)
+    assert images[0].inputs.keys() == {"pixel_values"}
+    assert starts[0].inputs.keys() == {"input_ids", "encoder_hidden_states"}
+    with torch.no_grad():
+        start = starts[0].inputs
+        held = first(**start)["present"]
+        tokens = torch.cat([start["input_ids"], steps[0].inputs["input_ids"]], 1)
+        whole = first(tokens, start["encoder_hidden_states"])["logits"]
+        found = later(steps[0].inputs["input_ids"], None, held)["logits"]
+        torch.testing.assert_close(found, whole[:, -found.shape[1] :], atol=1e-5, rtol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +24,7 @@ def graph() -> fx.GraphModule:
     return passes.trace(nn.Linear(6, 4).eval(), torch.randn(3, 6))
 
 
-def check(graph: fx.GraphModule, folder: Path, body: str, **more: np.ndarray) -> FileAgreement:
+def check(graph: fx.GraphModule, folder: Path, body: str, cases: Any = None, **more: np.ndarray) -> FileAgreement:
     """A file of ``body``, which reads the layer's weight ``w`` and bias ``b``."""
     weights = {
         "w": graph.get_parameter("weight").detach().numpy().T.copy(),
@@ -32,7 +33,7 @@ def check(graph: fx.GraphModule, folder: Path, body: str, **more: np.ndarray) ->
     model = parse("(float[batch, 6] x) => (float[batch, 4] y)", body, weights | more)
     ir.save(model, folder / "m.onnx")
     axes = dynamic_axes(graph, exported_program(graph))
-    return check_file(folder / "m.onnx", graph, axes, tolerance=TOLERANCE["float32"])
+    return check_file(folder / "m.onnx", graph, axes, tolerance=TOLERANCE["float32"], cases=cases)
 
 
 def test_a_right_file_agrees_far_from_the_example(graph: fx.GraphModule, tmp_path: Path) -> None:
@@ -47,6 +48,13 @@ def test_a_file_that_holds_at_the_examples_size_alone_says_so(graph: fx.GraphMod
     found = check(graph, tmp_path, "p = MatMul(x, w) q = Add(p, b) y = Add(q, z)", z=np.zeros((3, 4), np.float32))
     assert "cannot run the exported file on inputs " in found.fixed["batch"]
     assert "example" in found.shapes
+
+
+def test_a_file_has_to_be_right_on_every_case_that_is_given(graph: fx.GraphModule, tmp_path: Path) -> None:
+    cases = [("three rows", [torch.randn(3, 6)]), ("five rows", [torch.randn(5, 6)])]
+    assert check(graph, tmp_path, "p = MatMul(x, w) y = Add(p, b)", cases).shapes == ("three rows", "five rows")
+    with pytest.raises(ExportError, match="cannot run the exported file on inputs five rows"):
+        check(graph, tmp_path, "p = MatMul(x, w) q = Add(p, b) y = Add(q, z)", cases, z=np.zeros((3, 4), np.float32))
 
 
 @pytest.mark.parametrize(

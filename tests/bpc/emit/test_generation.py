@@ -13,10 +13,12 @@ import pytest
 import torch
 import torch._dynamo.config
 import transformers
+from torch import nn
 
+import passes
 from bpc.emit import ExportError, export_generation
-from bpc.emit.generation import ALL, BATCH, LENGTH, PAST, SOURCE, _layout
-from bpc.emit.steps import decoder_steps
+from bpc.emit.generation import ALL, BATCH, LENGTH, PAST, SOURCE, _compare, _layout
+from bpc.emit.steps import Case, decoder_steps
 from tests.bpc import generators
 
 PAGE = (Path(__file__).parents[3] / "docs" / "generation.md").read_text()
@@ -110,6 +112,24 @@ def test_the_page_shows_how_to_use_the_module(tmp_path: Path, monkeypatch: pytes
     model.save_pretrained("small")
     names = {"AutoModelForCausalLM": transformers.AutoModelForCausalLM, "texts": []}
     exec(compile(USE, "docs/generation.md", "exec"), names | {"tokenizer": lambda *_, **__: generators.prompt(model)})
+
+
+class Branches(nn.Module):
+    """Another sum for long inputs."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": x.cumsum(1) if x.shape[1] > 6 else x + 1}
+
+
+def test_a_branch_that_a_case_takes_and_the_trace_did_not_is_refused() -> None:
+    graph = passes.trace(Branches(), {"x": torch.randn(2, 4)})
+    _compare(Branches(), graph, [Case("four", {"x": torch.randn(2, 4)})])
+    with pytest.raises(ExportError, match="traced along a branch that seven does not take"):
+        _compare(Branches(), graph, [Case("seven", {"x": torch.randn(2, 7)})])
+    with pytest.raises(ExportError, match="not the model any more with four"):
+        _compare(
+            nn.Identity(), passes.trace(nn.Sigmoid(), (torch.randn(2, 4),)), [Case("four", {"input": torch.ones(2, 4)})]
+        )
 
 
 def test_a_model_in_half_precision_is_checked_as_its_file_is_made() -> None:

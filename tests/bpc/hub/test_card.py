@@ -59,3 +59,13 @@ def test_a_card_that_somebody_wrote_stays(small: DenseModel, tmp_path: Path) -> 
     assert not is_ours(tmp_path / "README.md")
     small.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "# Mine"
+
+
+def test_what_pruned_without_training_says_so(small: DenseModel, tmp_path: Path) -> None:
+    small.one_shot = "heads 12 → 7: 4 3"
+    try:
+        small.save_pretrained(tmp_path)
+    finally:
+        small.one_shot = None
+    text = (tmp_path / "README.md").read_text()
+    assert text.index("## How it was pruned") < text.index("heads 12 → 7: 4 3") < text.index("## Loading")
