@@ -44,7 +44,7 @@ def make_standalone(directory: Path, module: nn.Module) -> None:
 
     Raises `NoteError` for a class that is not transformers' own.
     """
-    kind = type(module)
+    kind = class_of(module)
     if getattr(transformers, kind.__name__, None) is not kind:
         raise NoteError(
             f"{kind.__name__} is no class of transformers, so that its own code would have to go along: copy it beside "
@@ -56,8 +56,15 @@ def make_standalone(directory: Path, module: nn.Module) -> None:
 
 
 def forget_standalone(directory: Path) -> None:
-    """Take the classes of the file out of config.json, where the module was loaded from such a directory."""
+    """Take the file, and its classes in config.json, away again where the module was loaded from such a directory."""
+    (directory / NAME).unlink(missing_ok=True)
     _edit(directory, {})
+
+
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """A module's class; transformers' own one for a class of such a file."""
+    kind = type(module)
+    return kind.__bases__[0] if kind.__module__.rpartition(".")[2] == FILE else kind
 
 
 def auto_classes(module: Any) -> dict[str, str]:
@@ -71,9 +78,9 @@ def auto_classes(module: Any) -> dict[str, str]:
             continue
         made = mapping[type(module.config)]
         choices = [made] if isinstance(made, type) else [kind for kind in made if kind is not None]
-        own = type(module) in choices
-        if own or len(choices) == 1:
-            found[name] = type(module).__name__ if own else choices[0].__name__
+        own = class_of(module)
+        if own in choices or len(choices) == 1:
+            found[name] = own.__name__ if own in choices else choices[0].__name__
     return found
 
 

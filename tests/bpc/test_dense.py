@@ -18,6 +18,8 @@ import passes
 from bpc.dense import DenseModel, LoadError, is_dense_directory, load
 from bpc.directory import PLAN_FILE
 from passes.certificate import Certificate, digests
+from passes.plan.errors import ModuleViewError
+from passes.plan.plan import ModuleView
 from passes.report import count_parameters
 
 TINY = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
@@ -353,3 +355,23 @@ def test_a_damaged_certificate_is_named(dense: DenseModel, tmp_path: Path) -> No
     (tmp_path / "certificate.json").write_bytes(b"\xff")
     with pytest.raises(LoadError, match=r"certificate\.json"):
         load(tmp_path)
+
+
+def test_what_a_model_has_besides_is_the_modules() -> None:
+    """Where there is no module, and where a name is misspelt, the error says so."""
+
+    def refuse() -> ModuleView:
+        raise ModuleViewError("heads differ")
+
+    layer = nn.Linear(3, 2)
+    graph = passes.trace(layer, (torch.randn(4, 3),))
+    plan = passes.shrink(graph).plan
+    dense = DenseModel(plan, view=lambda: ModuleView(layer, plan, "dims"), example_inputs=((), {}))
+    known: Any = dense
+    assert known.out_features == 2
+    with pytest.raises(AttributeError, match="'Linear' object has no attribute 'out_feature'"):
+        _ = known.out_feature
+    alone: Any = DenseModel(plan, view=refuse, example_inputs=((), {}), graph_module=graph)
+    with pytest.raises(AttributeError, match="'generate' would be the module's, and there is none: heads differ"):
+        _ = alone.generate
+    assert not hasattr(alone, "_anything")

@@ -127,6 +127,28 @@ def test_with_bpc_it_is_like_any_other_directory_and_the_file_does_not_stick(sma
         assert loaded.module(**TEXT).logits.equal(small.module(**TEXT).logits)
 
 
+def test_a_model_made_by_the_file_is_saved_with_it_or_without(
+    small: DenseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    small.save_pretrained(tmp_path / "alone", standalone=True)
+    door = transformers.AutoModelForSequenceClassification
+    model = door.from_pretrained(tmp_path / "alone", trust_remote_code=True)
+    assert type(model).__module__.endswith("modeling_bpc")
+    model.save_pretrained(tmp_path / "copied")
+    assert (tmp_path / "copied" / NAME).read_text() == (tmp_path / "alone" / NAME).read_text()
+    dense = DenseModel.from_shrink(passes.shrink(passes.trace(model, TEXT)), model)
+    for standalone in (True, False):
+        place = tmp_path / f"again-{standalone}"
+        dense.save_pretrained(place, standalone=standalone)
+        assert (place / NAME).exists() == standalone
+        assert ("auto_map" in json.loads((place / "config.json").read_text())) == standalone
+        with torch.no_grad():
+            logits = door.from_pretrained(place, trust_remote_code=standalone)(**TEXT).logits
+            torch.testing.assert_close(logits, small.module(**TEXT).logits, atol=1e-5, rtol=1e-5)
+
+
 def test_others_code_stays_named(small: DenseModel, tmp_path: Path) -> None:
     small.config.auto_map = {"AutoModel": "theirs.Model", "AutoModelForMaskedLM": "owner/name--modeling_bpc.Model"}
     try:
