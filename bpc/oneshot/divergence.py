@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpc.oneshot.batches import Batch, examples_of, valid_rows
 from bpc.oneshot.stream import Runner
+
+_ENTRIES = 2**18  # of logits looked at at a time: they stay in the processor's cache, which is 3 times as fast
 
 
 @torch.no_grad()
@@ -61,8 +63,16 @@ def outputs(result: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _categorical(wanted: Tensor, given: Tensor) -> Tensor:
-    p, q = wanted.log_softmax(-1), given.log_softmax(-1)
-    return torch.where(p.isneginf(), 0.0, p.exp() * (p - q)).sum(-1)
+    """KL of each row of class scores; rows are taken a few at a time, as vocabularies are long."""
+    classes = wanted.shape[-1]
+    rows = max(1, _ENTRIES // classes)
+    pieces = zip(wanted.reshape(-1, classes).split(rows), given.reshape(-1, classes).split(rows), strict=True)
+    found = []
+    for original, small in pieces:
+        p, q = original.log_softmax(-1, torch.float64), small.log_softmax(-1, torch.float64)
+        terms = nn.functional.kl_div(q, p, log_target=True, reduction="none")
+        found.append(terms.masked_fill_(p.isneginf(), 0.0).sum(-1))  # a class that cannot be counts nothing
+    return torch.cat(found).reshape(wanted.shape[:-1])
 
 
 def _independent(wanted: Tensor, given: Tensor) -> Tensor:

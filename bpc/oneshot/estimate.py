@@ -17,13 +17,22 @@ from passes.structure.weight_uses import weight_uses
 
 _PROBE_FLOPS = 4e12  # spent on losses at effort 1, so that a choice does not depend on the machine's speed …
 _LEAST_TOKENS = 512  # … but never on fewer tokens than these
+_COMPARED_FLOPS = 1e12  # spent on comparing the result with the original, and never on fewer than …
+_COMPARED_TOKENS = 2048
 
 
 def probe_batches(graph: fx.GraphModule, sublayers: Sequence[Sublayer], batches: Sequence[Batch], effort: float) -> int:
     """How many batches the losses of `bpc.oneshot.ladders` are measured on."""
-    per_token = _flops_per_token(graph)
-    runs = _runs(graph, sublayers, Setting())
-    tokens = max(_LEAST_TOKENS, effort * _PROBE_FLOPS / max(1.0, runs * per_token))
+    flops = max(1.0, _runs(graph, sublayers, Setting()) * _flops_per_token(graph))
+    return _batches_of(batches, max(_LEAST_TOKENS, effort * _PROBE_FLOPS / flops))
+
+
+def compared_batches(graph: fx.GraphModule, batches: Sequence[Batch]) -> int:
+    """How many batches the result is compared with the original on."""
+    return _batches_of(batches, max(_COMPARED_TOKENS, _COMPARED_FLOPS / max(1, 2 * _flops_per_token(graph))))
+
+
+def _batches_of(batches: Sequence[Batch], tokens: float) -> int:
     count, seen = 0, 0
     while count < len(batches) and seen < tokens:
         seen += _tokens(batches[count])

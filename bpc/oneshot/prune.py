@@ -16,7 +16,7 @@ import passes
 from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, examples_of, trace_example
 from bpc.oneshot.costs import columns_mask, counted, measure, probes_of, timed, timing_options
 from bpc.oneshot.divergence import mean_divergence
-from bpc.oneshot.estimate import describe_estimate, probe_batches
+from bpc.oneshot.estimate import compared_batches, describe_estimate, probe_batches
 from bpc.oneshot.ladders import Ladder, Setting, counts_of, measure_ladders
 from bpc.oneshot.progress import PhaseProgress
 from bpc.oneshot.repair import repair
@@ -119,13 +119,14 @@ def prune_once(
     expected = costs.total(kept)
     with shown.phase("comparing"):
         original = Runner(graph, Timeline(graph))
-        distance = mean_divergence(original, Runner(repaired, original.timeline), batches, setting.multi_label)
+        compared = batches[: compared_batches(graph, batches)]
+        distance = mean_divergence(original, Runner(repaired, original.timeline), compared, setting.multi_label)
     with shown.phase("compiling"):
         dense = _compiled(pruned, graph, repaired, sublayers, ladders, kept, verify)
     dense.one_shot = OneShotReport(
         target=target,
         choices=tuple(_choice(s, ladders[s.name], kept[s.name]) for s in sublayers),
-        examples=sum(examples_of(batch) for batch in batches),
+        examples=sum(examples_of(batch) for batch in compared),
         divergence=distance,
         speedup=speedup,
         expected_cost=expected,
