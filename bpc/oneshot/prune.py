@@ -6,6 +6,7 @@ trace → what each sublayer may lose (ladders) → how much each loses (search)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ def prune_once(
     protect: names of weights (globs) whose layer is left alone.
     verify: compare the small model with the refitted one; see `passes.shrink`.
     progress: show it on stderr.
-    state: a directory that what was measured is kept in; the same call goes on from there after an interruption.
+    state: a directory that what was measured and refitted is kept in, layer by layer; the same call goes on from there
+        after an interruption.
 
     Returns a `bpc.DenseModel`, whose ``one_shot`` is a `OneShotReport`. Raises `CalibrationError` for data that do not
     fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced,
@@ -115,7 +117,18 @@ def prune_once(
         with shown.phase("checking the speed-up"):
             kept, speedup = _until_measured(graph, sublayers, ladders, costs, target, kept, multiple)
     with shown.phase("repairing", 2 * len(batches) * len(sublayers)) as tick:
-        repaired = repair(graph, sublayers, batches, kept, ladders, setting, shared=shared, tick=tick)
+        repaired = repair(
+            graph,
+            sublayers,
+            batches,
+            kept,
+            ladders,
+            setting,
+            shared=shared,
+            known=saved.repaired(kept),
+            done=partial(saved.add_repaired, kept),
+            tick=tick,
+        )
     expected = costs.total(kept)
     with shown.phase("comparing"):
         original = Runner(graph, Timeline(graph))
@@ -123,6 +136,7 @@ def prune_once(
         distance = mean_divergence(original, Runner(repaired, original.timeline), compared, setting.multi_label)
     with shown.phase("compiling"):
         dense = _compiled(pruned, graph, repaired, sublayers, ladders, kept, verify)
+    saved.drop_repaired()
     dense.one_shot = OneShotReport(
         target=target,
         choices=tuple(_choice(s, ladders[s.name], kept[s.name]) for s in sublayers),

@@ -10,6 +10,7 @@ so that each sublayer mends what the ones before it could not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -19,11 +20,14 @@ from bpc.oneshot.batches import Batch, tokens_of
 from bpc.oneshot.ladders import Ladder, Setting, bias_of, input_of, refit_of, weight_of
 from bpc.oneshot.stream import Runner, Sweep, Timeline
 from bpc.oneshot.sublayers import Sublayer
-from passes.ir.graph import copy_graph
+from passes.ir.graph import copy_graph, set_numbers
 from passes.ir.sizes import tensor_of
 from passes.ops.rule import Kind
 from passes.ops.table import kind_of
 from passes.rewrite.refit import Moments
+
+
+Numbers = dict[str, Tensor]  # {weight or bias: what it becomes}
 
 
 def repair(
@@ -35,25 +39,28 @@ def repair(
     setting: Setting,
     *,
     shared: Mapping[str, Moments] | None = None,
+    known: Mapping[str, Numbers] | None = None,
+    done: Callable[[Sublayer, Numbers], None] = lambda sublayer, numbers: None,
     tick: Callable[[], None] = lambda: None,
 ) -> fx.GraphModule:
     """The graph with refitted weights, zero in the columns of the units that went.
 
     ``kept``: {sublayer name: number of units}; the last ones of its ladder's order stay. ``shared``: moments, on the
     original's activations, of weights that several layers share: these are refitted once, before all others.
+    ``known``: what an earlier run made of the first sublayers, by name; ``done`` is told what each new one becomes.
     """
     timeline = Timeline(graph)
     pruned = copy_graph(graph)
     for sublayer in sublayers:
         if len(sublayer.nodes) > 1 and kept[sublayer.name] < sublayer.count:
             assert shared is not None
-            pruned = _refitted(pruned, sublayer, shared[sublayer.name], kept, ladders, setting)
+            _set(pruned, _refitted(pruned, sublayer, shared[sublayer.name], kept, ladders, setting))
+    left = [s for s in _touched(sublayers, kept) if len(s.nodes) == 1]
+    while left and known is not None and left[0].name in known:  # later ones were fitted to what came before them
+        _set(pruned, known[left.pop(0).name])
+    # Runners read the weights of `pruned` as they are when they come by.
     before, after = Sweep(Runner(graph, timeline), batches), Sweep(Runner(pruned, timeline), batches)
-    touched = any(len(s.nodes) > 1 for s in sublayers)
-    for sublayer in sublayers:
-        touched |= kept[sublayer.name] < sublayer.count
-        if len(sublayer.nodes) > 1 or not touched:
-            continue
+    for sublayer in left:
         weight, bias = weight_of(graph, sublayer), bias_of(graph, sublayer)
         node = sublayer.nodes[0]
         read, residual = input_of(graph, node), residual_of(graph, node)
@@ -64,9 +71,23 @@ def repair(
             if residual in old and residual in new:
                 wanted = wanted + tokens_of(batch, old[residual]) - tokens_of(batch, new[residual])
             moments.add(tokens_of(batch, new[read]), wanted)
-        pruned = _refitted(pruned, sublayer, moments, kept, ladders, setting)
-        after.runner = Runner(pruned, timeline)
+        numbers = _refitted(pruned, sublayer, moments, kept, ladders, setting)
+        _set(pruned, numbers)
+        done(sublayer, numbers)
     return pruned
+
+
+def _touched(sublayers: Sequence[Sublayer], kept: Mapping[str, int]) -> list[Sublayer]:
+    """Those that lose units themselves or read what an earlier one has changed."""
+    if any(len(s.nodes) > 1 for s in sublayers):
+        return list(sublayers)
+    whole = itertools.takewhile(lambda s: kept[s.name] == s.count, sublayers)
+    return list(sublayers)[len(list(whole)) :]
+
+
+def _set(graph: fx.GraphModule, numbers: Numbers) -> None:
+    for name, value in numbers.items():
+        set_numbers(graph, name, value)
 
 
 def _refitted(
@@ -76,10 +97,9 @@ def _refitted(
     kept: Mapping[str, int],
     ladders: Mapping[str, Ladder],
     setting: Setting,
-) -> fx.GraphModule:
+) -> Numbers:
     features = ladders[sublayer.name].kept(kept[sublayer.name]).repeat_interleave(sublayer.size)
-    refit = refit_of(sublayer, moments, features, setting.ridge)
-    return refit.run(graph).graph_module
+    return refit_of(sublayer, moments, features, setting.ridge).numbers(graph)
 
 
 def residual_of(graph: fx.GraphModule, node: str) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import safetensors
+from safetensors.torch import save_file
 from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch
@@ -18,6 +20,7 @@ from bpc.oneshot.target import Target
 from bpc.writing import new_file
 
 _NAME = "one-shot.json"
+_REPAIRED = "repaired-"
 
 
 class Saved:
@@ -62,6 +65,40 @@ class Saved:
         """Keep times of the probes."""
         self._data["seconds"][_timing(target)] = list(seconds)
         self._write()
+
+    def repaired(self, kept: Mapping[str, int]) -> dict[str, dict[str, Tensor]]:
+        """Refitted weights, by sublayer, of an earlier run that chose the same units."""
+        found = {}
+        for file in self._repaired_files():
+            try:
+                with safetensors.safe_open(file, "pt") as opened:
+                    about = opened.metadata() or {}
+                    if about.get("of") == self._choice(kept):
+                        found[about["sublayer"]] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            except (OSError, KeyError, safetensors.SafetensorError):
+                continue  # nothing to go on from
+        return found
+
+    def add_repaired(self, kept: Mapping[str, int], sublayer: Sublayer, numbers: Mapping[str, Tensor]) -> None:
+        """Keep what one more became."""
+        if self._file is None:
+            return
+        name = hashlib.sha256(sublayer.name.encode()).hexdigest()[:16]
+        with new_file(self._file.with_name(f"{_REPAIRED}{name}.safetensors")) as staged:
+            save_file(dict(numbers), staged, metadata={"of": self._choice(kept), "sublayer": sublayer.name})
+
+    def drop_repaired(self) -> None:
+        """Delete refitted weights: a run that is through needs them no more."""
+        for file in self._repaired_files():
+            file.unlink(missing_ok=True)
+
+    def _repaired_files(self) -> list[Path]:
+        return [] if self._file is None else sorted(self._file.parent.glob(f"{_REPAIRED}*.safetensors"))
+
+    def _choice(self, kept: Mapping[str, int]) -> str:
+        """Model, data, setting, orders and numbers of units: what refitted weights depend on."""
+        text = json.dumps([self._data["of"], self._data["ladders"], sorted(kept.items())])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _write(self) -> None:
         if self._file is not None:

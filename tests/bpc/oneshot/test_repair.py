@@ -62,3 +62,36 @@ def test_keeping_everything_changes_nothing() -> None:
     same = repair(graph, layers, batches, {s.name: s.count for s in layers}, ladders, setting)
     for name, parameter in graph.named_parameters():
         assert torch.equal(get_attribute(same, name), parameter)
+
+
+def test_a_repair_that_was_stopped_goes_on_where_it_was() -> None:
+    model, batches = made("bert")
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    layers = find_sublayers(graph, find_roles(graph))
+    batches = [_as_traced(graph, batch) for batch in batches]
+    setting = Setting(probes=1, levels=(0.0,))
+    ladders, _ = measure_ladders(graph, layers, batches, setting)
+    kept = {s.name: s.count if s is layers[0] else s.count // 2 for s in layers}  # the first is left alone
+    made_of: dict[str, Any] = {}
+    whole = repair(
+        graph, layers, batches, kept, ladders, setting, done=lambda layer, numbers: made_of.update({layer.name: numbers})
+    )
+    assert list(made_of) == [layer.name for layer in layers[1:]]
+    known = {name: made_of[name] for name in list(made_of)[:1]} | {layers[-1].name: {"not": torch.zeros(1)}}
+    fresh: list[str] = []
+    ticks: list[None] = []
+    resumed = repair(
+        graph,
+        layers,
+        batches,
+        kept,
+        ladders,
+        setting,
+        known=known,
+        done=lambda layer, numbers: fresh.append(layer.name),
+        tick=lambda: ticks.append(None),
+    )
+    assert fresh == list(made_of)[1:]
+    assert len(ticks) == 2 * len(batches) * len(fresh)
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(get_attribute(resumed, name), parameter)

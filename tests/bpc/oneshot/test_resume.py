@@ -43,3 +43,23 @@ def test_files_that_are_no_state_are_left_aside(tmp_path: Path) -> None:
         (tmp_path / "one-shot.json").write_text(text)
         assert Saved(tmp_path, graph, batches, Setting()).ladders() == {}
     assert Saved(None, graph, batches, Setting()).ladders() == {}
+
+
+def test_refitted_weights_are_of_one_choice_and_go_in_the_end(tmp_path: Path) -> None:
+    model, batches = made("bert")
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    layer, other = find_sublayers(graph, find_roles(graph))[:2]
+    saved = Saved(tmp_path, graph, batches, Setting())
+    saved.add_ladder(layer, Ladder((2, 0, 1, 3), {0: 0.5}))
+    kept = {layer.name: 2, other.name: 5}
+    saved.add_repaired(kept, layer, {layer.weight: torch.eye(3)})
+    (tmp_path / "repaired-0.safetensors").write_bytes(b"cut off")
+    again = Saved(tmp_path, graph, batches, Setting())
+    assert list(again.repaired(kept)) == [layer.name]
+    assert torch.equal(again.repaired(kept)[layer.name][layer.weight], torch.eye(3))
+    assert again.repaired({**kept, other.name: 4}) == {}
+    assert Saved(tmp_path, graph, batches, Setting(ridge=0.5)).repaired(kept) == {}
+    again.drop_repaired()
+    assert again.repaired(kept) == {}
+    assert [file.name for file in tmp_path.iterdir()] == ["one-shot.json"]
+    Saved(None, graph, batches, Setting()).add_repaired(kept, layer, {})
