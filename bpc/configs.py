@@ -34,6 +34,16 @@ def read_tokenizer(directory: str | Path, trust_remote_code: bool = False) -> An
         raise ConfigError(f"{directory}: the tokenizer: {_explain(error, trust_remote_code)}") from error
 
 
+def read_image_processor(directory: str | Path, trust_remote_code: bool = False) -> Any:
+    """The image processor of a local model directory. Raises `ConfigError`, and nothing else."""
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise ConfigError(f"{directory}: the image processor: {_explain(error, trust_remote_code)}") from error
+
+
 def model_class(config: Any, directory: str | Path, trust_remote_code: bool = False) -> type[nn.Module] | None:
     """The class that ``architectures`` names first, transformers' or the directory's own; None for none."""
     names = getattr(config, "architectures", None)

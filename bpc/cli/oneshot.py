@@ -15,7 +15,7 @@ from bpc.terminal.errors import reports_errors
 def oneshot(
     model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors, tokenizer).")],
     data: Annotated[
-        Path, typer.Option(help="Unlabelled examples: .txt (a text a line), .csv, .tsv or .jsonl. Labels are not read.")
+        Path, typer.Option(help="Unlabelled examples: .txt (a text a line), .csv, .tsv, .jsonl, or a folder of images.")
     ],
     out: Annotated[Path, typer.Option(help="Where the small model goes; made if missing.")],
     target_speedup: Annotated[
@@ -76,7 +76,7 @@ def oneshot(
     )
     network, tokenizer = load_model(model), load_tokenizer(model)
     examples = read_examples(
-        network, tokenizer, data, text, pair, samples=samples, max_length=max_length, batch_size=batch_size
+        network, tokenizer, model, data, text, pair, samples=samples, max_length=max_length, batch_size=batch_size
     )
     state = out.parent / f".{out.name}.oneshot"
     dense = prune_once(

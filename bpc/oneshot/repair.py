@@ -26,7 +26,6 @@ from passes.ops.rule import Kind
 from passes.ops.table import kind_of
 from passes.rewrite.refit import Moments
 
-
 Numbers = dict[str, Tensor]  # {weight or bias: what it becomes}
 
 

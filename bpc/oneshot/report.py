@@ -26,7 +26,7 @@ class OneShotReport:
     """The target, the choice for every sublayer, and what was measured.
 
     ``divergence``: of the small model's outputs from the original's on ``examples`` of the calibration data (nats per
-    row for class scores, else squared error over variance). ``speedup``: measured, None where the target was no speed-up.
+    row for class scores, else squared error over variance). ``speedup``: measured, None where the target was none.
     ``seconds`` by phase.
     """
 

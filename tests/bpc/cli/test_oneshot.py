@@ -5,9 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, ViTConfig, ViTForImageClassification, pipeline
+from PIL import Image
+from transformers import (
+    AutoModelForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+    pipeline,
+)
 
 import bpc
 from tests.bpc.cli.commands import run
@@ -80,13 +90,56 @@ def test_files_of_no_texts_are_refused(model_directory: Path, tmp_path: Path) ->
         assert message in result.output
 
 
-def test_a_model_of_images_is_sent_to_python(texts: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def vit(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=8, patch_size=4
     )
     ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
-    result = run("oneshot", "--model", tmp_path / "vit", "--data", texts, "--out", tmp_path / "s",
+    return tmp_path / "vit"
+
+
+def test_a_folder_of_images(vit: Path, tmp_path: Path) -> None:
+    ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(vit)
+    generator = np.random.default_rng(0)
+    for index in range(9):
+        folder = tmp_path / "images" / f"class {index % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 255, (9 + index, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert("L" if index % 2 else "RGB").save(folder / f"{index}.png")
+    (tmp_path / "images" / "read me.txt").write_text("no image")
+    out = tmp_path / "small"
+    result = run("oneshot", "--model", vit, "--data", tmp_path / "images", "--out", out, "--samples", 6,
+                 "--target-density", 0.5, "--multiple", 1, "--effort", 0.05)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "on 6 calibration examples" in result.output
+    assert pipeline("image-classification", str(out))(Image.new("RGB", (20, 20)))[0]["label"]
+
+
+def test_folders_without_images_and_processors_are_refused(vit: Path, texts: Path, tmp_path: Path) -> None:
+    def refused(data: Path) -> str:
+        result = run("oneshot", "--model", vit, "--data", data, "--out", tmp_path / "s", "--target-density", 0.5)
+        assert result.exit_code == 1, result.output
+        return result.output
+
+    assert "is no folder; the model reads images" in refused(texts)
+    images = tmp_path / "images"
+    images.mkdir()
+    assert "holds no images" in refused(images)
+    (images / "a.png").write_bytes(b"no image")
+    assert "the image processor" in refused(images)
+    ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(vit)
+    assert "a.png cannot be read as an image" in refused(images)
+
+
+def test_a_model_of_sounds_is_sent_to_python(texts: Path, tmp_path: Path) -> None:
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, conv_dim=(8,),
+        conv_stride=(4,), conv_kernel=(4,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, vocab_size=8,
+    )  # fmt: skip
+    Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "sounds")
+    result = run("oneshot", "--model", tmp_path / "sounds", "--data", texts, "--out", tmp_path / "s",
                  "--target-density", 0.5)  # fmt: skip
     assert result.exit_code == 1
-    assert "reads pixel_values, not texts: call bpc.prune_once() from Python" in result.output
+    assert "reads input_values, not texts or images: call bpc.prune_once() from Python" in result.output

@@ -74,7 +74,13 @@ def test_a_repair_that_was_stopped_goes_on_where_it_was() -> None:
     kept = {s.name: s.count if s is layers[0] else s.count // 2 for s in layers}  # the first is left alone
     made_of: dict[str, Any] = {}
     whole = repair(
-        graph, layers, batches, kept, ladders, setting, done=lambda layer, numbers: made_of.update({layer.name: numbers})
+        graph,
+        layers,
+        batches,
+        kept,
+        ladders,
+        setting,
+        done=lambda layer, numbers: made_of.update({layer.name: numbers}),
     )
     assert list(made_of) == [layer.name for layer in layers[1:]]
     known = {name: made_of[name] for name in list(made_of)[:1]} | {layers[-1].name: {"not": torch.zeros(1)}}
