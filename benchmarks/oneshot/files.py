@@ -21,6 +21,7 @@ from sst2 import LENGTH, SEEDS, Task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import bpc
+import passes
 from bpc.oneshot import Target
 from examples.tweets import data as tweets
 from examples.tweets.training import Phase, encode, load_classifier, train
@@ -56,6 +57,8 @@ def answers(file: Path, tokenizer: Any, rows: Rows) -> np.ndarray:
 def measured(model: Any, tokenizer: Any, sets: dict[str, Rows], folder: Path) -> dict[str, Any]:
     """By form: bytes, and for each set how often it is right, and where only it or only the float32 file is."""
     found: dict[str, Any] = {}
+    if not isinstance(model, bpc.DenseModel):
+        model = passes.trace(model, dict(tokenizer(["a film", "a good film"], padding=True, return_tensors="pt")))
     exact: dict[str, np.ndarray] = {}
     for form, options in FORMS.items():
         file = bpc.export_onnx(model, folder / "file.onnx", **options).path

@@ -14,12 +14,13 @@ from torch import Tensor, fx, nn
 import passes
 from bpc.oneshot import Target
 from bpc.oneshot.batches import Batch, calibration_batches, trace_example
-from bpc.oneshot.costs import columns_mask, counted
+from bpc.oneshot.costs import counted
 from bpc.oneshot.estimate import probe_batches
 from bpc.oneshot.ladders import Ladder, Setting
+from bpc.oneshot.masks import columns_mask
 from bpc.oneshot.repair import repair
 from bpc.oneshot.resume import Saved
-from bpc.oneshot.search import Costs
+from bpc.oneshot.search import Costs, Selection
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
 from passes.ir.graph import get_attribute
 from passes.ir.info import trace_info
@@ -66,7 +67,7 @@ class Calibrated:
 
     def repaired(self, ladders: Mapping[str, Ladder], kept: Mapping[str, int]) -> nn.Module:
         """`zeroed`, and the rest refitted."""
-        graph = repair(self.graph, self.sublayers, self.batches, kept, ladders, self.setting)
+        graph = repair(self.graph, self.sublayers, self.batches, Selection(dict(kept)), ladders, self.setting)
         model = copy.deepcopy(self.model)
         with torch.no_grad():
             for sublayer in self.sublayers:

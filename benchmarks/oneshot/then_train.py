@@ -86,8 +86,8 @@ class Runs:
         left = {name: p.numel() for name, p in module.named_parameters()}
         return {"density": sum(left.get(name, 0) for name in self.prunable) / self.whole}
 
-    def _epoch(self, model: Any, seed: int, rate: float, **options: Any) -> None:
-        model.get_input_embeddings().requires_grad_(False)
+    def _epoch(self, trained: Any, seed: int, rate: float, **options: Any) -> None:
+        trained.get_input_embeddings().requires_grad_(False)
         folder = self.state / "then-train"
         shutil.rmtree(folder, ignore_errors=True)
         torch.manual_seed(seed)

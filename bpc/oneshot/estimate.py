@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch
-from bpc.oneshot.ladders import Setting, counts_of
+from bpc.oneshot.heads import Heads
+from bpc.oneshot.ladders import Setting, measurements_of
 from bpc.oneshot.stream import Runner, Timeline
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target
@@ -21,9 +22,15 @@ _COMPARED_FLOPS = 1e12  # spent on comparing the result with the original, and n
 _COMPARED_TOKENS = 2048
 
 
-def probe_batches(graph: fx.GraphModule, sublayers: Sequence[Sublayer], batches: Sequence[Batch], effort: float) -> int:
+def probe_batches(
+    graph: fx.GraphModule,
+    sublayers: Sequence[Sublayer],
+    batches: Sequence[Batch],
+    effort: float,
+    heads: Mapping[str, Heads] | None = None,
+) -> int:
     """How many batches the losses of `bpc.oneshot.ladders` are measured on."""
-    flops = max(1.0, _runs(graph, sublayers, Setting()) * _flops_per_token(graph))
+    flops = max(1.0, _runs(graph, sublayers, Setting(), heads or {}) * _flops_per_token(graph))
     return _batches_of(batches, max(_LEAST_TOKENS, effort * _PROBE_FLOPS / flops))
 
 
@@ -46,6 +53,7 @@ def describe_estimate(
     batches: Sequence[Batch],
     setting: Setting,
     target: Target,
+    heads: Mapping[str, Heads],
 ) -> str:
     """One line on what is about to happen; runs the first batch to measure this machine."""
     runner = Runner(graph, Timeline(graph))
@@ -57,23 +65,23 @@ def describe_estimate(
     products = _seconds_per_flop() * sum(
         6 * tokens * s.features**2 + (len(setting.levels) * s.features**3) for s in sublayers
     )
-    seconds = per_token * (4 * tokens + _runs(graph, sublayers, setting) * probed) + products
+    seconds = per_token * (4 * tokens + _runs(graph, sublayers, setting, heads) * probed) + products
     if target.speedup is not None:
         seconds += 10 * per_token * target.shape[0] * target.shape[1] * 20 + 30
     minutes = "less than a minute" if seconds < 45 else f"about {max(1, round(seconds / 60))} min"
-    heads = sum(s.count for s in sublayers if s.unit == "head")
+    whole = sum(s.count for s in sublayers if s.unit == "head")
     dims = sum(s.count for s in sublayers if s.unit == "dim")
     return (
-        f"{heads:,} heads and {dims:,} dims in {len(sublayers)} layers, {tokens:,} tokens of calibration data "
+        f"{whole:,} heads and {dims:,} dims in {len(sublayers)} layers, {tokens:,} tokens of calibration data "
         f"(losses measured on {probed:,}): {minutes} on this machine"
     )
 
 
-def _runs(graph: fx.GraphModule, sublayers: Sequence[Sublayer], setting: Setting) -> float:
+def _runs(graph: fx.GraphModule, sublayers: Sequence[Sublayer], setting: Setting, heads: Mapping[str, Heads]) -> float:
     """Whole forward passes that measuring losses amounts to."""
     timeline = Timeline(graph)
     return sum(
-        len(counts_of(s, setting.levels)) * (1 - timeline.position[s.nodes[0]] / max(1, timeline.end))
+        measurements_of(s, setting, heads.get(s.name)) * (1 - timeline.position[s.nodes[0]] / max(1, timeline.end))
         for s in sublayers
     )
 

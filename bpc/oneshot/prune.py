@@ -6,6 +6,8 @@ trace → what each sublayer may lose (ladders) → how much each loses (search)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,22 +17,25 @@ from torch import Tensor, fx, nn
 
 import passes
 from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, examples_of, trace_example
-from bpc.oneshot.costs import columns_mask, counted, measure, probes_of, timed, timing_options
+from bpc.oneshot.costs import counted, measure, probes_of, timed, timing_options
 from bpc.oneshot.divergence import mean_divergence
 from bpc.oneshot.estimate import compared_batches, describe_estimate, probe_batches
-from bpc.oneshot.ladders import Ladder, Setting, counts_of, measure_ladders
+from bpc.oneshot.heads import Heads, find_heads
+from bpc.oneshot.ladders import Ladder, Narrow, Setting, measure_ladders, measurements_of
+from bpc.oneshot.masks import masks_of
 from bpc.oneshot.progress import PhaseProgress
 from bpc.oneshot.repair import repair
 from bpc.oneshot.report import Choice, OneShotReport
 from bpc.oneshot.resume import Saved
-from bpc.oneshot.search import Costs, search
+from bpc.oneshot.search import Costs, Selection, Widths, search
 from bpc.oneshot.stream import Runner, Timeline
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
 from bpc.oneshot.target import Target, TargetError
 from bpc.wrapped import plain_model
 from passes.ir.graph import get_attribute
 from passes.plan.copies import full_copy
-from passes.structure.roles import find_roles
+from passes.rewrite.turn_heads import Turn, TurnHeads
+from passes.structure.roles import Roles, find_roles
 
 if TYPE_CHECKING:
     from bpc.dense import DenseModel
@@ -51,6 +56,7 @@ def prune_once(
     effort: float = 1.0,
     ridge: float = 1e-2,
     multiple: int = 8,
+    narrow: Narrow = "no",
     protect: Sequence[str] = (),
     verify: bool = True,
     progress: bool | PhaseProgress = True,
@@ -71,7 +77,11 @@ def prune_once(
     tokenizer: where ``data`` are texts, or rows to pad.
     effort: how much is spent on measuring what each layer's loss does to the outputs; 2 takes twice as long.
     ridge: how far refitted weights stay near the old ones; see `passes.rewrite.refit`.
-    multiple: FFN dims are kept in multiples of this (kernels run best on 8 or 16).
+    multiple: FFN dims, and dims inside heads, are kept in multiples of this (kernels run best on 8 or 16).
+    narrow: whether the heads of a layer may keep fewer dims, in a basis of their own (`bpc.oneshot.bases`). "alike":
+        values as many as queries and keys, which the module of most architectures can follow. "freely": each as many
+        as they need; the graph and ONNX files are small then, the module keeps zeros. Where positions are rotated into
+        queries and keys, only values get narrower, so "alike" changes nothing there.
     protect: names of weights (globs) whose layer is left alone.
     verify: compare the small model with the refitted one; see `passes.shrink`.
     progress: show it on stderr.
@@ -82,6 +92,8 @@ def prune_once(
     fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced,
     ValueError for one with adapters (LoRA).
     """
+    from bpc.dense import DenseModel
+
     if not isinstance(model, nn.Module):
         raise TypeError(f"prune_once takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
     target = Target.of(target)
@@ -92,54 +104,69 @@ def prune_once(
     )
     with shown.phase("tracing"):
         graph = passes.trace(pruned, trace_example(pruned, batches[0]))
-    sublayers = _prunable(graph, protect)
+    roles = find_roles(graph)
+    sublayers = _prunable(graph, roles, protect)
     batches = [_as_traced(graph, batch) for batch in batches]
+    heads = {} if narrow == "no" else find_heads(graph, sublayers, roles, batches[0])
+    if narrow == "alike":
+        heads = {name: own for name, own in heads.items() if own.value is not None and own.key is not None}
     setting = Setting(
         ridge=ridge,
-        probes=probe_batches(graph, sublayers, batches, effort),
+        probes=probe_batches(graph, sublayers, batches, effort, heads),
         multi_label=getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification",
+        narrow=narrow,
     )
     saved = Saved(state, graph, batches, setting)
-    shown.say(describe_estimate(graph, sublayers, batches, setting, target))
-    costs, budget = _costs(graph, sublayers, target, saved, shown)
+    shown.say(describe_estimate(graph, sublayers, batches, setting, target, heads))
+    problem = _Problem(graph, sublayers, heads, target, multiple, alike=narrow != "freely")
+    costs, budget = problem.costs(saved, shown)
     if budget >= costs.total():
         shown.say(
             f"nothing to remove: the original costs {costs.total():.4g} {costs.unit}, {target} allows {budget:.4g}"
         )
-    steps = sum(len(batches) * len(s.nodes) + setting.probes * len(counts_of(s, setting.levels)) for s in sublayers)
+    steps = sum(
+        len(batches) * (len(s.nodes) + (s.name in heads))
+        + setting.probes * measurements_of(s, setting, heads.get(s.name))
+        for s in sublayers
+    )
     with shown.phase("measuring layers", steps) as tick:
         ladders, shared = measure_ladders(
-            graph, sublayers, batches, setting, known=saved.ladders(), done=saved.add_ladder, tick=tick
+            graph, sublayers, batches, setting, heads=heads, known=saved.ladders(), done=saved.add_ladder, tick=tick
         )
-    kept = search(sublayers, ladders, costs, budget, multiple=multiple)
+    selection = problem.search(ladders, costs, budget)
     speedup = None
     if target.speedup is not None:
         with shown.phase("checking the speed-up"):
-            kept, speedup = _until_measured(graph, sublayers, ladders, costs, target, kept, multiple)
+            selection, speedup = problem.until_measured(ladders, costs, selection)
+    turns = [turn for name, width in selection.widths.items() for turn in _turns(heads[name], ladders[name], width)]
+    _write(graph, TurnHeads(turns).numbers(graph))
     with shown.phase("repairing", 2 * len(batches) * len(sublayers)) as tick:
         repaired = repair(
             graph,
             sublayers,
             batches,
-            kept,
+            selection,
             ladders,
             setting,
+            heads=heads,
             shared=shared,
-            known=saved.repaired(kept),
-            done=partial(saved.add_repaired, kept),
+            known=saved.repaired(selection),
+            done=partial(saved.add_repaired, selection),
             tick=tick,
         )
-    expected = costs.total(kept)
+    expected = costs.total(selection.kept, selection.widths)
     with shown.phase("comparing"):
         original = Runner(graph, Timeline(graph))
         compared = batches[: compared_batches(graph, batches)]
         distance = mean_divergence(original, Runner(repaired, original.timeline), compared, setting.multi_label)
     with shown.phase("compiling"):
-        dense = _compiled(pruned, graph, repaired, sublayers, ladders, kept, verify)
+        # The graph reads the weights of the copy of the model: both get the refitted ones, and are shrunk together.
+        _write(graph, dict(repaired.named_parameters()))
+        dense = DenseModel.from_shrink(passes.shrink(graph, problem.masks(ladders, selection), verify=verify), pruned)
     saved.drop_repaired()
     dense.one_shot = OneShotReport(
         target=target,
-        choices=tuple(_choice(s, ladders[s.name], kept[s.name]) for s in sublayers),
+        choices=tuple(_choice(s, ladders[s.name], selection) for s in sublayers),
         examples=sum(examples_of(batch) for batch in compared),
         divergence=distance,
         speedup=speedup,
@@ -151,10 +178,8 @@ def prune_once(
     return dense
 
 
-def _prunable(graph: fx.GraphModule, protect: Sequence[str]) -> tuple[Sublayer, ...]:
-    from fnmatch import fnmatchcase
-
-    found = find_sublayers(graph, find_roles(graph))
+def _prunable(graph: fx.GraphModule, roles: Roles, protect: Sequence[str]) -> tuple[Sublayer, ...]:
+    found = find_sublayers(graph, roles)
     for pattern in protect:
         if not any(fnmatchcase(name, pattern) for s in found for name in s.parts):
             raise TargetError(f"protect: {pattern!r} matches no weight of an attention or feed-forward network")
@@ -176,90 +201,90 @@ def _as_traced(graph: fx.GraphModule, batch: Batch) -> Batch:
     return {name: batch[name] if name in batch else constants[name] for name in example}
 
 
-def _costs(
-    graph: fx.GraphModule, sublayers: Sequence[Sublayer], target: Target, saved: Saved, shown: PhaseProgress
-) -> tuple[Costs, float]:
-    if target.speedup is None:
-        return counted(graph, sublayers, target)
-    seconds = saved.seconds(target)
-    if seconds is None:
-        with shown.phase("timing", len(probes_of(sublayers))) as tick:
-            seconds = measure(graph, sublayers, target, tick=tick)
-        saved.set_seconds(target, seconds)
-    return timed(graph, sublayers, target, seconds)
+@dataclass(frozen=True)
+class _Problem:
+    """What may go, and what is asked for."""
+
+    graph: fx.GraphModule
+    sublayers: tuple[Sublayer, ...]
+    heads: Mapping[str, Heads]
+    target: Target
+    multiple: int
+    alike: bool
+
+    def costs(self, saved: Saved, shown: PhaseProgress) -> tuple[Costs, float]:
+        """Costs and budget; of a speed-up from times that are measured, unless they are known."""
+        if self.target.speedup is None:
+            return counted(self.graph, self.sublayers, self.target, self.heads)
+        asked = (self.graph, self.sublayers, self.heads, self.target)
+        seconds = saved.seconds(self.target)
+        if seconds is None:
+            with shown.phase("timing", len(probes_of(self.sublayers, self.heads, self.alike))) as tick:
+                seconds = measure(*asked, self.alike, tick=tick)
+            saved.set_seconds(self.target, seconds)
+        return timed(*asked, seconds, self.alike)
+
+    def search(self, ladders: Mapping[str, Ladder], costs: Costs, budget: float) -> Selection:
+        return search(self.sublayers, ladders, costs, budget, multiple=self.multiple, alike=self.alike)
+
+    def masks(self, ladders: Mapping[str, Ladder], selection: Selection) -> dict[str, Tensor]:
+        return masks_of(self.graph, self.sublayers, ladders, selection, self.heads)
+
+    def until_measured(
+        self, ladders: Mapping[str, Ladder], costs: Costs, selection: Selection
+    ) -> tuple[Selection, float]:
+        """Measure what was chosen, and choose again by a budget moved by what was missed, until the target is met.
+
+        The weights' values do not matter to the speed, so that nothing needs to be refitted for this.
+        """
+        from bpc.bench.comparison import time_models
+
+        wanted = self.target.speedup
+        assert wanted is not None
+        budget, best = costs.total() / wanted, (selection, 1.0)
+        for _ in range(_ROUNDS):
+            masks = self.masks(ladders, selection)
+            if not masks:
+                return selection, 1.0
+            small = passes.shrink(self.graph, masks, verify=False).graph_module
+            times = time_models({"original": self.graph, "small": small}, repeats=15, **timing_options(self.target))
+            speedup = times["original"].best / times["small"].best
+            if abs(speedup / wanted - 1) < abs(best[1] / wanted - 1):
+                best = selection, speedup
+            if abs(speedup / wanted - 1) <= _CLOSE:
+                break
+            # What was spent more (or less) than expected is taken off the budget of the next choice.
+            budget -= costs.total() * (1 / speedup - 1 / wanted)
+            try:
+                chosen = self.search(ladders, costs, budget)
+            except TargetError:
+                break
+            if chosen == selection:
+                break
+            selection = chosen
+        return best
 
 
-def _masks(
-    graph: fx.GraphModule, sublayers: Sequence[Sublayer], ladders: Mapping[str, Ladder], kept: Mapping[str, int]
-) -> dict[str, Tensor]:
-    return {
-        s.weight: columns_mask(graph, s, ladders[s.name].kept(kept[s.name]))
-        for s in sublayers
-        if kept[s.name] < s.count
-    }
+def _turns(heads: Heads, ladder: Ladder, width: Widths) -> list[Turn]:
+    """Heads in the bases whose first dims stay, where any go."""
+    values = ladder.values.basis if ladder.values is not None and width.values < width.dims else None
+    keys = ladder.keys.basis if ladder.keys is not None and width.keys < width.dims else None
+    return heads.turns(values, keys)
 
 
-def _until_measured(
-    graph: fx.GraphModule,
-    sublayers: Sequence[Sublayer],
-    ladders: Mapping[str, Ladder],
-    costs: Costs,
-    target: Target,
-    kept: dict[str, int],
-    multiple: int,
-) -> tuple[dict[str, int], float]:
-    """Measure what was chosen, and choose again by a budget moved by what was missed, until the target is met.
-
-    The weights' values do not matter to the speed, so that nothing needs to be refitted for this.
-    """
-    from bpc.bench.comparison import time_models
-
-    assert target.speedup is not None
-    budget, best = costs.total() / target.speedup, (kept, 1.0)
-    for _ in range(_ROUNDS):
-        masks = _masks(graph, sublayers, ladders, kept)
-        if not masks:
-            return kept, 1.0
-        small = passes.shrink(graph, masks, verify=False).graph_module
-        times = time_models({"original": graph, "small": small}, repeats=15, **timing_options(target))
-        speedup = times["original"].best / times["small"].best
-        if abs(speedup / target.speedup - 1) < abs(best[1] / target.speedup - 1):
-            best = kept, speedup
-        if abs(speedup / target.speedup - 1) <= _CLOSE:
-            break
-        # What was spent more (or less) than expected is taken off the budget of the next choice.
-        budget -= costs.total() * (1 / speedup - 1 / target.speedup)
-        try:
-            chosen = search(sublayers, ladders, costs, budget, multiple=multiple)
-        except TargetError:
-            break
-        if chosen == kept:
-            break
-        kept = chosen
-    return best
+@torch.no_grad()
+def _write(graph: fx.GraphModule, numbers: Mapping[str, Tensor]) -> None:
+    for name, value in numbers.items():
+        stored = get_attribute(graph, name)
+        if stored is not value:
+            stored.copy_(value)
 
 
-def _compiled(
-    pruned: nn.Module,
-    graph: fx.GraphModule,
-    repaired: fx.GraphModule,
-    sublayers: Sequence[Sublayer],
-    ladders: Mapping[str, Ladder],
-    kept: Mapping[str, int],
-    verify: bool,
-) -> DenseModel:
-    """Write the refitted weights into the copy of the model, which the graph reads, and shrink both."""
-    from bpc.dense import DenseModel
-
-    masks = _masks(graph, sublayers, ladders, kept)
-    with torch.no_grad():
-        for sublayer in sublayers:
-            for name in (sublayer.weight, sublayer.bias):
-                if name is not None:
-                    get_attribute(graph, name).copy_(get_attribute(repaired, name))
-    return DenseModel.from_shrink(passes.shrink(graph, masks, verify=verify), pruned)
-
-
-def _choice(sublayer: Sublayer, ladder: Ladder, kept: int) -> Choice:
+def _choice(sublayer: Sublayer, ladder: Ladder, selection: Selection) -> Choice:
+    kept, width = selection.kept[sublayer.name], selection.widths.get(sublayer.name)
     loss = float(ladder.loss([kept])[0])
-    return Choice(sublayer.name, sublayer.weight, sublayer.unit, kept, sublayer.count, loss)
+    if width is not None:
+        pairs = ((ladder.values, width.values), (ladder.keys, width.keys))
+        loss += sum(measured.loss(dims) for measured, dims in pairs if measured) * kept / sublayer.count
+    narrowed = {} if width is None else {"values": width.values, "keys": width.keys}
+    return Choice(sublayer.name, sublayer.weight, sublayer.unit, kept, sublayer.count, loss, **narrowed)

@@ -11,16 +11,19 @@ so that each sublayer mends what the ones before it could not.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch, tokens_of
+from bpc.oneshot.heads import Heads
 from bpc.oneshot.ladders import Ladder, Setting, bias_of, input_of, refit_of, weight_of
+from bpc.oneshot.masks import kept_features, narrow_keys
+from bpc.oneshot.search import Selection
 from bpc.oneshot.stream import Runner, Sweep, Timeline
 from bpc.oneshot.sublayers import Sublayer
-from passes.ir.graph import copy_graph, set_numbers
+from passes.ir.graph import copy_graph, get_attribute, set_numbers
 from passes.ir.sizes import tensor_of
 from passes.ops.rule import Kind
 from passes.ops.table import kind_of
@@ -33,10 +36,11 @@ def repair(
     graph: fx.GraphModule,
     sublayers: Sequence[Sublayer],
     batches: Sequence[Batch],
-    kept: Mapping[str, int],
+    selection: Selection,
     ladders: Mapping[str, Ladder],
     setting: Setting,
     *,
+    heads: Mapping[str, Heads] | None = None,
     shared: Mapping[str, Moments] | None = None,
     known: Mapping[str, Numbers] | None = None,
     done: Callable[[Sublayer, Numbers], None] = lambda sublayer, numbers: None,
@@ -44,17 +48,26 @@ def repair(
 ) -> fx.GraphModule:
     """The graph with refitted weights, zero in the columns of the units that went.
 
-    ``kept``: {sublayer name: number of units}; the last ones of its ladder's order stay. ``shared``: moments, on the
-    original's activations, of weights that several layers share: these are refitted once, before all others.
+    ``selection``: of the units the last ones of the ladder's order stay; heads that get narrower (``heads``) are in
+    their bases already. ``shared``: moments, on the original's activations, of weights that several layers share: these
+    are refitted once, before all others.
     ``known``: what an earlier run made of the first sublayers, by name; ``done`` is told what each new one becomes.
     """
     timeline = Timeline(graph)
     pruned = copy_graph(graph)
+    heads = heads or {}
+    features = {s.name: kept_features(s, ladders[s.name], selection, heads.get(s.name)) for s in sublayers}
+    _set(pruned, _narrow_keys(graph, selection, heads))
+
+    def refitted(sublayer: Sublayer, moments: Moments) -> Numbers:
+        return refit_of(sublayer, moments, features[sublayer.name], setting.ridge).numbers(pruned)
+
     for sublayer in sublayers:
-        if len(sublayer.nodes) > 1 and kept[sublayer.name] < sublayer.count:
+        if len(sublayer.nodes) > 1 and not features[sublayer.name].all():
             assert shared is not None
-            _set(pruned, _refitted(pruned, sublayer, shared[sublayer.name], kept, ladders, setting))
-    left = [s for s in _touched(sublayers, kept) if len(s.nodes) == 1]
+            _set(pruned, refitted(sublayer, shared[sublayer.name]))
+    changed = {s.name for s in sublayers if not features[s.name].all() or s.name in selection.widths}
+    left = [s for s in _touched(sublayers, changed) if len(s.nodes) == 1]
     while left and known is not None and left[0].name in known:  # later ones were fitted to what came before them
         _set(pruned, known[left.pop(0).name])
     # Runners read the weights of `pruned` as they are when they come by.
@@ -70,35 +83,30 @@ def repair(
             if residual in old and residual in new:
                 wanted = wanted + tokens_of(batch, old[residual]) - tokens_of(batch, new[residual])
             moments.add(tokens_of(batch, new[read]), wanted)
-        numbers = _refitted(pruned, sublayer, moments, kept, ladders, setting)
+        numbers = refitted(sublayer, moments)
         _set(pruned, numbers)
         done(sublayer, numbers)
     return pruned
 
 
-def _touched(sublayers: Sequence[Sublayer], kept: Mapping[str, int]) -> list[Sublayer]:
+def _touched(sublayers: Sequence[Sublayer], changed: Collection[str]) -> list[Sublayer]:
     """Those that lose units themselves or read what an earlier one has changed."""
     if any(len(s.nodes) > 1 for s in sublayers):
         return list(sublayers)
-    whole = itertools.takewhile(lambda s: kept[s.name] == s.count, sublayers)
-    return list(sublayers)[len(list(whole)) :]
+    return list(itertools.dropwhile(lambda s: s.name not in changed, sublayers))
+
+
+def _narrow_keys(graph: fx.GraphModule, selection: Selection, heads: Mapping[str, Heads]) -> Numbers:
+    """Queries and keys without the dims that go."""
+    masks: dict[str, Tensor] = {}
+    for name, width in selection.widths.items():
+        narrow_keys(graph, heads[name], width.keys, masks)
+    return {name: get_attribute(graph, name).detach() * mask for name, mask in masks.items()}
 
 
 def _set(graph: fx.GraphModule, numbers: Numbers) -> None:
     for name, value in numbers.items():
         set_numbers(graph, name, value)
-
-
-def _refitted(
-    graph: fx.GraphModule,
-    sublayer: Sublayer,
-    moments: Moments,
-    kept: Mapping[str, int],
-    ladders: Mapping[str, Ladder],
-    setting: Setting,
-) -> Numbers:
-    features = ladders[sublayer.name].kept(kept[sublayer.name]).repeat_interleave(sublayer.size)
-    return refit_of(sublayer, moments, features, setting.ridge).numbers(graph)
 
 
 def residual_of(graph: fx.GraphModule, node: str) -> str | None:

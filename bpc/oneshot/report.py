@@ -11,7 +11,10 @@ from bpc.oneshot.target import Target
 
 @dataclass(frozen=True)
 class Choice:
-    """Units of one sublayer: ``kept`` of ``count``, and the divergence that this was expected to bring by itself."""
+    """Units of one sublayer: ``kept`` of ``count``, and the divergence that this was expected to bring by itself.
+
+    ``values``, ``keys``: dims of every head that stay, None where all do.
+    """
 
     name: str
     weight: str
@@ -19,6 +22,8 @@ class Choice:
     kept: int
     count: int
     loss: float
+    values: int | None = None
+    keys: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class OneShotReport:
             kept, count = sum(c.kept for c in chosen), sum(c.count for c in chosen)
             by_layer = " ".join(str(c.kept) for c in chosen)
             lines.append(f"{unit}s {count:,} → {kept:,}: {by_layer}")
+        if narrowed := [c for c in self.choices if c.values is not None and c.kept]:
+            widths = " ".join(f"{c.keys}/{c.values}" for c in narrowed)
+            lines.append(f"dims of queries and keys/values of a head, where fewer: {widths}")
         speed = "" if self.speedup is None else f"measured {self.speedup:.2f}× as fast; "
         lines.append(
             f"{speed}outputs diverge by {self.divergence:.4f} on {self.examples} calibration examples "

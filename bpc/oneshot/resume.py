@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch
-from bpc.oneshot.ladders import Ladder, Setting
+from bpc.oneshot.ladders import Ladder, Setting, Width
+from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target
 from bpc.writing import new_file
 
 _NAME = "one-shot.json"
-_REPAIRED = "repaired-"
+_REPAIRED, _BASES = "repaired-", "bases-"
 
 
 class Saved:
@@ -33,7 +34,7 @@ class Saved:
         self, directory: str | Path | None, graph: fx.GraphModule, batches: Sequence[Batch], setting: Setting
     ) -> None:
         self._file = None if directory is None else Path(directory) / _NAME
-        self._data: dict[str, Any] = {"ladders": {}, "seconds": {}}
+        self._data: dict[str, Any] = {"of": "", "ladders": {}, "seconds": {}}
         if self._file is None:
             return
         self._data["of"] = _fingerprint(graph, batches, setting)
@@ -46,14 +47,27 @@ class Saved:
 
     def ladders(self) -> dict[str, Ladder]:
         """Those measured already, by sublayer."""
-        return {
-            name: Ladder(tuple(entry["order"]), {int(k): float(v) for k, v in entry["losses"].items()})
-            for name, entry in self._data["ladders"].items()
-        }
+        found = {}
+        for name, entry in self._data["ladders"].items():
+            bases = self._tensors(_BASES, name, self._data["of"]) if entry["widths"] else {}
+            if bases is None or bases.keys() != entry["widths"].keys():
+                continue  # measured again
+            widths = {kind: Width(bases[kind], _losses(losses)) for kind, losses in entry["widths"].items()}
+            found[name] = Ladder(tuple(entry["order"]), _losses(entry["losses"]), **widths)
+        return found
 
     def add_ladder(self, sublayer: Sublayer, ladder: Ladder) -> None:
         """Keep one more."""
-        self._data["ladders"][sublayer.name] = {"order": list(ladder.order), "losses": ladder.losses}
+        widths = {kind: width for kind in ("values", "keys") if (width := getattr(ladder, kind)) is not None}
+        if widths:
+            self._add_tensors(
+                _BASES, sublayer.name, self._data["of"], {kind: width.basis for kind, width in widths.items()}
+            )
+        self._data["ladders"][sublayer.name] = {
+            "order": list(ladder.order),
+            "losses": ladder.losses,
+            "widths": {kind: width.losses for kind, width in widths.items()},
+        }
         self._write()
 
     def seconds(self, target: Target) -> list[float] | None:
@@ -66,38 +80,48 @@ class Saved:
         self._data["seconds"][_timing(target)] = list(seconds)
         self._write()
 
-    def repaired(self, kept: Mapping[str, int]) -> dict[str, dict[str, Tensor]]:
+    def repaired(self, selection: Selection) -> dict[str, dict[str, Tensor]]:
         """Refitted weights, by sublayer, of an earlier run that chose the same units."""
-        found = {}
-        for file in self._repaired_files():
-            try:
-                with safetensors.safe_open(file, "pt") as opened:
-                    about = opened.metadata() or {}
-                    if about.get("of") == self._choice(kept):
-                        found[about["sublayer"]] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            except (OSError, KeyError, safetensors.SafetensorError):
-                continue  # nothing to go on from
-        return found
+        chosen = self._choice(selection)
+        found = {name: self._tensors(_REPAIRED, name, chosen) for name in selection.kept}
+        return {name: numbers for name, numbers in found.items() if numbers is not None}
 
-    def add_repaired(self, kept: Mapping[str, int], sublayer: Sublayer, numbers: Mapping[str, Tensor]) -> None:
+    def add_repaired(self, selection: Selection, sublayer: Sublayer, numbers: Mapping[str, Tensor]) -> None:
         """Keep what one more became."""
-        if self._file is None:
-            return
-        name = hashlib.sha256(sublayer.name.encode()).hexdigest()[:16]
-        with new_file(self._file.with_name(f"{_REPAIRED}{name}.safetensors")) as staged:
-            save_file(dict(numbers), staged, metadata={"of": self._choice(kept), "sublayer": sublayer.name})
+        self._add_tensors(_REPAIRED, sublayer.name, self._choice(selection), numbers)
 
     def drop_repaired(self) -> None:
         """Delete refitted weights: a run that is through needs them no more."""
-        for file in self._repaired_files():
+        for file in [] if self._file is None else self._file.parent.glob(f"{_REPAIRED}*.safetensors"):
             file.unlink(missing_ok=True)
 
-    def _repaired_files(self) -> list[Path]:
-        return [] if self._file is None else sorted(self._file.parent.glob(f"{_REPAIRED}*.safetensors"))
+    def _place(self, kind: str, sublayer: str) -> Path | None:
+        """The file of a sublayer's tensors: names of blocks are no file names."""
+        name = f"{kind}{hashlib.sha256(sublayer.encode()).hexdigest()[:16]}.safetensors"
+        return None if self._file is None else self._file.with_name(name)
 
-    def _choice(self, kept: Mapping[str, int]) -> str:
+    def _tensors(self, kind: str, sublayer: str, of: str) -> dict[str, Tensor] | None:
+        """What `_add_tensors` kept of a sublayer; None for nothing, or of something else."""
+        file = self._place(kind, sublayer)
+        if file is None or not file.exists():
+            return None
+        try:
+            with safetensors.safe_open(file, "pt") as opened:
+                if (opened.metadata() or {}).get("of") != of:
+                    return None
+                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (OSError, safetensors.SafetensorError):
+            return None
+
+    def _add_tensors(self, kind: str, sublayer: str, of: str, tensors: Mapping[str, Tensor]) -> None:
+        file = self._place(kind, sublayer)
+        if file is not None:
+            with new_file(file) as staged:
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staged, metadata={"of": of})
+
+    def _choice(self, selection: Selection) -> str:
         """Model, data, setting, orders and numbers of units: what refitted weights depend on."""
-        text = json.dumps([self._data["of"], self._data["ladders"], sorted(kept.items())])
+        text = json.dumps([self._data["of"], self._data["ladders"], asdict(selection)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _write(self) -> None:
@@ -105,6 +129,10 @@ class Saved:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with new_file(self._file) as staged:
                 Path(staged).write_text(json.dumps(self._data), encoding="utf-8")
+
+
+def _losses(found: Mapping[str, float]) -> dict[int, float]:
+    return {int(count): float(loss) for count, loss in found.items()}
 
 
 def _timing(target: Target) -> str:

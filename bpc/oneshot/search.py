@@ -3,16 +3,22 @@
     minimise Σ_s loss_s(k_s)   subject to   fixed + Σ_s cost_s(k_s) ≤ budget
 
 Losses are taken to add up over sublayers (as in Kwon et al. 2022, Frantar & Alistarh 2022); costs do by their making.
+Of an attention whose heads may be narrowed, a choice is (heads k, dims v of values, dims q of queries and keys), with
+
+    loss = loss(k) + k/K · (loss_values(v) + loss_keys(q)),   cost = cost(k) · (1 - a·(1 - v/D) - b·(1 - q/D))
+
+for the shares a, b of its cost that values and keys bear.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from bpc.oneshot.ladders import Ladder
+from bpc.oneshot.ladders import Ladder, Width
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import TargetError
 
@@ -23,16 +29,49 @@ _BINS = 4000  # of the budget
 class Costs:
     """What a model costs: ``fixed`` plus, for each sublayer by name, ``tables[name][kept units]`` (0 … its count).
 
+    ``shares[name]``: of an attention's cost, what goes with the dims of values, and with those of queries and keys.
     ``unit`` says what is counted: "parameters", "bytes", "s".
     """
 
     fixed: float
     tables: Mapping[str, np.ndarray]
     unit: str
+    shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def total(self, kept: Mapping[str, int] | None = None) -> float:
-        """The cost with so many units kept; None: all of them."""
-        return self.fixed + sum(float(table[-1 if kept is None else kept[name]]) for name, table in self.tables.items())
+    def of(self, name: str, units: int, values: float = 1.0, keys: float = 1.0) -> float:
+        """One sublayer's, with so many units and shares of a head's dims."""
+        by_values, by_keys = self.shares.get(name, (0.0, 0.0))
+        return float(self.tables[name][units]) * (1 - by_values * (1 - values) - by_keys * (1 - keys))
+
+    def total(self, kept: Mapping[str, int] | None = None, widths: Mapping[str, Widths] | None = None) -> float:
+        """The cost with so many units kept, and heads so wide; None: all of them, all wide."""
+        cost = self.fixed
+        for name, table in self.tables.items():
+            width = (widths or {}).get(name)
+            shares = (1.0, 1.0) if width is None else (width.values / width.dims, width.keys / width.dims)
+            cost += self.of(name, len(table) - 1 if kept is None else kept[name], *shares)
+        return cost
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Dims of every head of an attention that stay: of its values, of its queries and keys; ``dims`` in all."""
+
+    values: int
+    keys: int
+    dims: int
+
+    @property
+    def whole(self) -> bool:
+        return self.values == self.keys == self.dims
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``kept``: {sublayer: units}; ``widths``: of attentions that keep some heads, and those narrower."""
+
+    kept: dict[str, int]
+    widths: dict[str, Widths] = field(default_factory=dict)
 
 
 def choices(sublayer: Sublayer, multiple: int) -> list[int]:
@@ -41,12 +80,61 @@ def choices(sublayer: Sublayer, multiple: int) -> list[int]:
     return sorted({*range(0, sublayer.count + 1, step), sublayer.count})
 
 
-def search(
-    sublayers: Sequence[Sublayer], ladders: Mapping[str, Ladder], costs: Costs, budget: float, *, multiple: int = 8
-) -> dict[str, int]:
-    """{sublayer name: units to keep}. Keeps everything where the budget allows it.
+def widths(ladder: Ladder, multiple: int, alike: bool) -> list[Widths | None]:
+    """How wide heads may be: None, as they are, first. ``alike``: values as wide as queries and keys."""
+    known = [width for width in (ladder.values, ladder.keys) if width is not None]
+    if not known or (alike and len(known) < 2):
+        return [None]
+    dims = known[0].dims
 
-    Raises `TargetError` for a budget below what cannot be pruned.
+    def options(width: Width | None) -> list[int]:
+        if width is None:
+            return [dims]
+        return [d for d in range(multiple, dims, multiple) if d >= min(width.losses)] + [dims]
+
+    values, keys = options(ladder.values), options(ladder.keys)
+    pairs = [(v, v) for v in values if v in keys] if alike else list(itertools.product(values, keys))
+    return [None, *(Widths(v, k, dims) for v, k in pairs if (v, k) != (dims, dims))]
+
+
+@dataclass(frozen=True)
+class _Option:
+    count: int
+    width: Widths | None
+    loss: float
+    bins: int
+
+
+def _options(
+    sublayer: Sublayer, ladder: Ladder, costs: Costs, bin_size: float, multiple: int, alike: bool
+) -> list[_Option]:
+    counts = choices(sublayer, multiple)
+    losses = ladder.loss(counts)
+    found = []
+    for width in widths(ladder, multiple, alike):
+        extra, shares = 0.0, (1.0, 1.0)
+        if width is not None:
+            extra = sum(w.loss(d) for w, d in ((ladder.values, width.values), (ladder.keys, width.keys)) if w)
+            shares = width.values / width.dims, width.keys / width.dims
+        for count, loss in zip(counts, losses, strict=True):
+            if count or width is None:
+                bins = int(np.ceil(costs.of(sublayer.name, count, *shares) / bin_size - 1e-9))
+                found.append(_Option(count, width, float(loss) + extra * count / sublayer.count, bins))
+    return found
+
+
+def search(
+    sublayers: Sequence[Sublayer],
+    ladders: Mapping[str, Ladder],
+    costs: Costs,
+    budget: float,
+    *,
+    multiple: int = 8,
+    alike: bool = True,
+) -> Selection:
+    """Units to keep, and widths of heads; everything where the budget allows it.
+
+    ``multiple``: of FFN dims, and of dims inside heads. Raises `TargetError` for a budget below what cannot be pruned.
     """
     room = budget - costs.fixed
     least = sum(float(costs.tables[s.name].min()) for s in sublayers)
@@ -56,27 +144,27 @@ def search(
             "when every head and dim has gone"
         )
     if budget >= costs.total():
-        return {s.name: s.count for s in sublayers}
+        return Selection({s.name: s.count for s in sublayers})
     bin_size = max(room, 1e-9 * costs.total()) / _BINS
     best = np.zeros(_BINS + 1)
-    picks: list[tuple[np.ndarray, list[int], list[int]]] = []
+    picks: list[tuple[np.ndarray, list[_Option]]] = []
     for sublayer in sublayers:
-        counts = choices(sublayer, multiple)
-        losses = ladders[sublayer.name].loss(counts)
-        spent = [int(np.ceil(costs.tables[sublayer.name][k] / bin_size - 1e-9)) for k in counts]
+        options = _options(sublayer, ladders[sublayer.name], costs, bin_size, multiple, alike)
         table, pick = np.full(_BINS + 1, np.inf), np.zeros(_BINS + 1, dtype=int)
-        for index, (loss, bins) in enumerate(zip(losses, spent, strict=True)):
-            if bins > _BINS:
+        for index, option in enumerate(options):
+            if option.bins > _BINS:
                 continue
             candidate = np.full(_BINS + 1, np.inf)
-            candidate[bins:] = best[: _BINS + 1 - bins] + loss
+            candidate[option.bins :] = best[: _BINS + 1 - option.bins] + option.loss
             better = candidate < table
             table[better], pick[better] = candidate[better], index
         best = table
-        picks.append((pick, counts, spent))
-    kept, left = {}, _BINS
-    for sublayer, (pick, counts, spent) in zip(reversed(sublayers), reversed(picks), strict=True):
-        index = int(pick[left])
-        kept[sublayer.name] = counts[index]
-        left -= spent[index]
-    return {s.name: kept[s.name] for s in sublayers}
+        picks.append((pick, options))
+    chosen, left = {}, _BINS
+    for sublayer, (pick, options) in zip(reversed(sublayers), reversed(picks), strict=True):
+        chosen[sublayer.name] = option = options[int(pick[left])]
+        left -= option.bins
+    return Selection(
+        {s.name: chosen[s.name].count for s in sublayers},
+        {s.name: width for s in sublayers if (width := chosen[s.name].width) is not None},
+    )

@@ -53,6 +53,13 @@ class Moments:
             self.cross += inputs.T @ outputs
             self.power += float(outputs.square().sum(dtype=torch.float64))
 
+    def turned(self, matrix: Tensor) -> Moments:
+        """The moments of ``matrix`` x and y; ``matrix`` (features, features), float64."""
+        found = Moments(*self.cross.shape)
+        found.count, found.outputs, found.power = self.count, self.outputs, self.power
+        found.inputs, found.gram, found.cross = matrix @ self.inputs, matrix @ self.gram @ matrix.T, matrix @ self.cross
+        return found
+
     def centred(self) -> tuple[Tensor, Tensor]:
         """(gram, cross) of x - x̄ and y - ȳ."""
         count = max(self.count, 1)

@@ -7,8 +7,9 @@ import pytest
 
 import passes
 from bpc.oneshot.batches import trace_example
-from bpc.oneshot.costs import columns_mask, counted, probe_graph, probes_of, timed
+from bpc.oneshot.costs import counted, probe_graph, probes_of, timed
 from bpc.oneshot.ladders import Ladder
+from bpc.oneshot.masks import columns_mask
 from bpc.oneshot.sublayers import find_sublayers
 from bpc.oneshot.target import Target
 from passes.structure.role import Family
@@ -50,13 +51,13 @@ def test_times_add_up_to_the_probes() -> None:
     model, batches = made("bert")
     graph = passes.trace(model, trace_example(model, batches[0]))
     layers = find_sublayers(graph, find_roles(graph))
-    probes = probes_of(layers)
+    probes = probes_of(layers, {}, True)
     assert probes[0] == {}
 
-    def seconds(shares: dict[Family, float]) -> float:
+    def seconds(shares: dict[str, float]) -> float:
         return 1.0 + 2.0 * shares.get(Family.ATTENTION, 1.0) + 3.0 * shares.get(Family.FFN, 1.0)
 
-    costs, budget = timed(graph, layers, Target(speedup=2), [seconds(p) for p in probes])
+    costs, budget = timed(graph, layers, {}, Target(speedup=2), [seconds(p) for p in probes], True)
     assert all(
         not isinstance(size, int) or size != 8
         for node in graph.graph.nodes
@@ -76,7 +77,7 @@ def test_a_probe_is_a_model_of_that_share() -> None:
     model, batches = made("bert")
     graph = passes.trace(model, trace_example(model, batches[0]))
     layers = find_sublayers(graph, find_roles(graph))
-    small = probe_graph(graph, layers, {Family.FFN: 0.25})
+    small = probe_graph(graph, layers, {}, {Family.FFN: 0.25})
     shapes = {tuple(p.shape) for n, p in small.named_parameters() if "intermediate.dense.weight" in n}
     assert shapes == {(12, 32)}
-    assert probe_graph(graph, layers, {}) is graph
+    assert probe_graph(graph, layers, {}, {}) is graph

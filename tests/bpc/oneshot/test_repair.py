@@ -9,11 +9,12 @@ import torch
 
 import passes
 from bpc.oneshot.batches import trace_example
-from bpc.oneshot.costs import columns_mask
 from bpc.oneshot.divergence import divergence
 from bpc.oneshot.ladders import Setting, measure_ladders
+from bpc.oneshot.masks import columns_mask
 from bpc.oneshot.prune import _as_traced
 from bpc.oneshot.repair import repair, residual_of
+from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import find_sublayers
 from passes.ir.graph import copy_graph, get_attribute, set_numbers
 from passes.structure.roles import find_roles
@@ -29,7 +30,7 @@ def test_repaired_models_are_nearer_than_masked_ones(name: str) -> None:
     setting = Setting(probes=1, levels=(0.0,), ridge=1e-4)
     ladders, shared = measure_ladders(graph, layers, batches, setting)
     kept = {s.name: s.count * 3 // 4 for s in layers}
-    repaired = repair(graph, layers, batches, kept, ladders, setting, shared=shared)
+    repaired = repair(graph, layers, batches, Selection(kept), ladders, setting, shared=shared)
     masked = copy_graph(graph)
     for layer in layers:
         mask = columns_mask(graph, layer, ladders[layer.name].kept(kept[layer.name]))
@@ -59,7 +60,7 @@ def test_keeping_everything_changes_nothing() -> None:
     batches = [_as_traced(graph, batch) for batch in batches]
     setting = Setting(probes=1, levels=(0.0,))
     ladders, _ = measure_ladders(graph, layers, batches, setting)
-    same = repair(graph, layers, batches, {s.name: s.count for s in layers}, ladders, setting)
+    same = repair(graph, layers, batches, Selection({s.name: s.count for s in layers}), ladders, setting)
     for name, parameter in graph.named_parameters():
         assert torch.equal(get_attribute(same, name), parameter)
 
@@ -77,7 +78,7 @@ def test_a_repair_that_was_stopped_goes_on_where_it_was() -> None:
         graph,
         layers,
         batches,
-        kept,
+        Selection(kept),
         ladders,
         setting,
         done=lambda layer, numbers: made_of.update({layer.name: numbers}),
@@ -90,7 +91,7 @@ def test_a_repair_that_was_stopped_goes_on_where_it_was() -> None:
         graph,
         layers,
         batches,
-        kept,
+        Selection(kept),
         ladders,
         setting,
         known=known,

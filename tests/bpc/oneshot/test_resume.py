@@ -10,6 +10,7 @@ import passes
 from bpc.oneshot.batches import trace_example
 from bpc.oneshot.ladders import Ladder, Setting
 from bpc.oneshot.resume import Saved
+from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import find_sublayers
 from bpc.oneshot.target import Target
 from passes.structure.roles import find_roles
@@ -52,14 +53,15 @@ def test_refitted_weights_are_of_one_choice_and_go_in_the_end(tmp_path: Path) ->
     saved = Saved(tmp_path, graph, batches, Setting())
     saved.add_ladder(layer, Ladder((2, 0, 1, 3), {0: 0.5}))
     kept = {layer.name: 2, other.name: 5}
-    saved.add_repaired(kept, layer, {layer.weight: torch.eye(3)})
+    selection = Selection(kept)
+    saved.add_repaired(selection, layer, {layer.weight: torch.eye(3)})
     (tmp_path / "repaired-0.safetensors").write_bytes(b"cut off")
     again = Saved(tmp_path, graph, batches, Setting())
-    assert list(again.repaired(kept)) == [layer.name]
-    assert torch.equal(again.repaired(kept)[layer.name][layer.weight], torch.eye(3))
-    assert again.repaired({**kept, other.name: 4}) == {}
-    assert Saved(tmp_path, graph, batches, Setting(ridge=0.5)).repaired(kept) == {}
+    assert list(again.repaired(selection)) == [layer.name]
+    assert torch.equal(again.repaired(selection)[layer.name][layer.weight], torch.eye(3))
+    assert again.repaired(Selection({**kept, other.name: 4})) == {}
+    assert Saved(tmp_path, graph, batches, Setting(ridge=0.5)).repaired(selection) == {}
     again.drop_repaired()
-    assert again.repaired(kept) == {}
+    assert again.repaired(selection) == {}
     assert [file.name for file in tmp_path.iterdir()] == ["one-shot.json"]
-    Saved(None, graph, batches, Setting()).add_repaired(kept, layer, {})
+    Saved(None, graph, batches, Setting()).add_repaired(selection, layer, {})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpc.oneshot.ladders import Ladder
-from bpc.oneshot.search import Costs, choices, search
+from bpc.oneshot.search import Costs, Selection, choices, search
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import TargetError
 from passes.structure.role import Family
@@ -38,7 +38,7 @@ def test_nothing_within_the_budget_loses_less(data: st.DataObject) -> None:
     losses = [data.draw(st.lists(st.floats(0.01, 1), min_size=4, max_size=4)) for _ in counts]
     layers, ladders, costs = problem(counts, losses)
     budget = 10 + data.draw(st.floats(0.0, 1.0)) * (costs.total() - 10)
-    found = search(layers, ladders, costs, budget, multiple=1)
+    found = search(layers, ladders, costs, budget, multiple=1).kept
     assert costs.total(found) <= budget + 1e-9
 
     def loss(kept: dict[str, int]) -> float:
@@ -57,7 +57,7 @@ def test_nothing_within_the_budget_loses_less(data: st.DataObject) -> None:
 
 def test_everything_stays_where_it_may() -> None:
     layers, ladders, costs = problem([3, 4], [[0.1] * 4, [0.1] * 4])
-    assert search(layers, ladders, costs, costs.total(), multiple=1) == {"0": 3, "1": 4}
+    assert search(layers, ladders, costs, costs.total(), multiple=1) == Selection({"0": 3, "1": 4})
 
 
 def test_a_budget_below_what_stays_is_refused() -> None:
