@@ -14,7 +14,8 @@ from setting import Calibrated, layers_of
 from torch import Tensor, nn
 
 from bpc.oneshot.batches import tokens_of
-from bpc.oneshot.ladders import Ladder, input_of, weight_of
+from bpc.oneshot.ladder import Ladder
+from bpc.oneshot.ladders import input_of, weight_of
 from bpc.oneshot.search import Costs
 from bpc.oneshot.stream import Runner, Sweep, Timeline
 from bpc.oneshot.sublayers import Sublayer

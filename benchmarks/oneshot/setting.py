@@ -16,7 +16,8 @@ from bpc.oneshot import Target
 from bpc.oneshot.batches import Batch, calibration_batches, trace_example
 from bpc.oneshot.costs import counted
 from bpc.oneshot.estimate import probe_batches
-from bpc.oneshot.ladders import Ladder, Setting
+from bpc.oneshot.ladder import Ladder
+from bpc.oneshot.ladders import Setting
 from bpc.oneshot.masks import columns_mask
 from bpc.oneshot.repair import repair
 from bpc.oneshot.resume import Saved

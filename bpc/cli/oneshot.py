@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 
 from bpc.cli.trust import TrustCode
 from bpc.terminal.errors import reports_errors
+
+
+class Narrowing(StrEnum):
+    """`bpc.oneshot.ladders.Narrow`, for --help."""
+
+    no = "no"
+    alike = "alike"
+    freely = "freely"
 
 
 @reports_errors
@@ -39,6 +48,10 @@ def oneshot(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per batch.")] = 32,
     effort: Annotated[float, typer.Option(min=0, help="Time spent on measuring layers; 2 takes twice as long.")] = 1.0,
     multiple: Annotated[int, typer.Option(min=1, help="FFN dims are kept in multiples of this.")] = 8,
+    narrow: Annotated[
+        Narrowing,
+        typer.Option(help="Fewer dims in the heads of a layer: values as keys, or each as many as they need."),
+    ] = Narrowing.no,
     protect: Annotated[
         list[str] | None, typer.Option(help="Weights (globs) whose layer is left alone; may be given again.")
     ] = None,
@@ -89,6 +102,7 @@ def oneshot(
         max_length=max_length,
         effort=effort,
         multiple=multiple,
+        narrow=narrow.value,
         protect=protect or (),
         verify=verify,
         progress=PhaseProgress(console),

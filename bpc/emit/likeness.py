@@ -18,7 +18,7 @@ _FEW_ROWS = 8  # with fewer, the spread is that over the channels
 
 @dataclass(frozen=True)
 class Tolerance:
-    """``largest``: of |file − graph| over max(1, max |graph|). ``share``: of a channel's error (root mean square)."""
+    """``largest``: of |file − graph| over max(1, max |graph| so far). ``share``: of a channel's error (mean square)."""
 
     largest: float
     share: float

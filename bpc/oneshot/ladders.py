@@ -9,12 +9,10 @@ this one sublayer costs the *outputs*, in the same unit for all. Where the heads
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -22,6 +20,7 @@ from bpc.oneshot.bases import KeyMoments, narrowed_values, narrowing_keys, value
 from bpc.oneshot.batches import Batch, tokens_of
 from bpc.oneshot.divergence import divergence
 from bpc.oneshot.heads import Heads
+from bpc.oneshot.ladder import Ladder, Width
 from bpc.oneshot.stream import Runner, Sweep, Timeline
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.surgeon import removal_order
@@ -33,57 +32,6 @@ from passes.structure.weight_uses import weight_uses
 Narrow = Literal["no", "alike", "freely"]
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)  # kept shares at which a sublayer's loss is measured
 WIDTHS = (0.25, 0.5, 0.75)  # the same of a head's dims
-
-
-@dataclass(frozen=True)
-class Width:
-    """Fewer dims in all heads of an attention: the basis whose first dims stay, and {dims: divergence of the outputs}.
-
-    ``basis``: (shared heads, dims, dims), float64, for values or queries; see `bpc.oneshot.heads.Heads.turns`.
-    """
-
-    basis: Tensor = field(compare=False)
-    losses: dict[int, float]
-
-    @property
-    def dims(self) -> int:
-        """Of a whole head."""
-        return self.basis.shape[1]
-
-    def loss(self, dims: int) -> float:
-        """As `Ladder.loss`; infinite below what was measured."""
-        known = sorted({**self.losses, self.dims: 0.0}.items())
-        if dims < known[0][0]:
-            return math.inf
-        return float(_falling(known, [dims])[0])
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """``order``: units, least needed first. ``losses``: {kept units: divergence of the outputs}.
-
-    ``values``, ``keys``: what narrower heads lose, None where they cannot be.
-    """
-
-    order: tuple[int, ...]
-    losses: dict[int, float]
-    values: Width | None = None
-    keys: Width | None = None
-
-    def kept(self, count: int) -> Tensor:
-        """bool (units): the ``count`` units that go last."""
-        mask = torch.zeros(len(self.order), dtype=torch.bool)
-        mask[list(self.order[len(self.order) - count :])] = True
-        return mask
-
-    def loss(self, counts: Sequence[int]) -> np.ndarray:
-        """Loss at each of ``counts``, linear between what was measured, and never less with fewer units."""
-        return _falling(sorted({**self.losses, len(self.order): 0.0}.items()), counts)
-
-
-def _falling(known: Sequence[tuple[int, float]], counts: Sequence[int]) -> np.ndarray:
-    values = np.maximum.accumulate([loss for _, loss in reversed(known)])[::-1]
-    return np.interp(counts, [count for count, _ in known], values)
 
 
 @dataclass(frozen=True)

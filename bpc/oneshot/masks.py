@@ -15,7 +15,7 @@ from passes.ir.graph import get_attribute
 from passes.rewrite.turn_heads import HeadFeatures
 
 if TYPE_CHECKING:
-    from bpc.oneshot.ladders import Ladder
+    from bpc.oneshot.ladder import Ladder
     from bpc.oneshot.search import Selection
 
 

@@ -21,7 +21,8 @@ from bpc.oneshot.costs import counted, measure, probes_of, timed, timing_options
 from bpc.oneshot.divergence import mean_divergence
 from bpc.oneshot.estimate import compared_batches, describe_estimate, probe_batches
 from bpc.oneshot.heads import Heads, find_heads
-from bpc.oneshot.ladders import Ladder, Narrow, Setting, measure_ladders, measurements_of
+from bpc.oneshot.ladder import Ladder
+from bpc.oneshot.ladders import Narrow, Setting, measure_ladders, measurements_of
 from bpc.oneshot.masks import masks_of
 from bpc.oneshot.progress import PhaseProgress
 from bpc.oneshot.repair import repair

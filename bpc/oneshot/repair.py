@@ -18,7 +18,8 @@ from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch, tokens_of
 from bpc.oneshot.heads import Heads
-from bpc.oneshot.ladders import Ladder, Setting, bias_of, input_of, refit_of, weight_of
+from bpc.oneshot.ladder import Ladder
+from bpc.oneshot.ladders import Setting, bias_of, input_of, refit_of, weight_of
 from bpc.oneshot.masks import kept_features, narrow_keys
 from bpc.oneshot.search import Selection
 from bpc.oneshot.stream import Runner, Sweep, Timeline

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch
-from bpc.oneshot.ladders import Ladder, Setting, Width
+from bpc.oneshot.ladder import Ladder, Width
+from bpc.oneshot.ladders import Setting
 from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target

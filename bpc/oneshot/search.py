@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bpc.oneshot.ladders import Ladder, Width
+from bpc.oneshot.ladder import Ladder, Width
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import TargetError
 

@@ -35,7 +35,7 @@ def texts(tmp_path: Path) -> Path:
 def test_a_directory_and_texts_become_a_smaller_directory(model_directory: Path, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"
     result = run("oneshot", "--model", model_directory, "--data", texts, "--out", out, "--target-density", 0.5,
-                 "--multiple", 1, "--effort", 0.05)  # fmt: skip
+                 "--multiple", 1, "--effort", 0.05, "--narrow", "alike")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "target: 50% of the prunable weights" in result.output
     assert "verified: largest difference" in result.output

@@ -74,6 +74,22 @@ def test_a_wrong_file_is_refused(graph: fx.GraphModule, tmp_path: Path, body: st
         check(graph, tmp_path, body, zero=np.zeros(1, np.float32))
 
 
+def test_errors_count_against_what_the_outputs_have_reached(graph: fx.GraphModule, tmp_path: Path) -> None:
+    weights = {"w": graph.get_parameter("weight").detach().numpy().T.copy()}
+    bias = graph.get_parameter("bias").detach().numpy()
+    model = parse(
+        "(float[batch, 6] x) => (float[batch, 4] y)", "p = MatMul(x, w) y = Add(p, b)", weights | {"b": bias + 1e-3}
+    )
+    ir.save(model, tmp_path / "m.onnx")
+    axes = dynamic_axes(graph, exported_program(graph))
+    torch.manual_seed(0)
+    small, large = ("small", [torch.randn(3, 6)]), ("large", [100 * torch.randn(3, 6)])
+    with pytest.raises(ExportError, match=r"differs from the graph by 1\.0..e-03 \(outputs up to .* on inputs small"):
+        check_file(tmp_path / "m.onnx", graph, axes, tolerance=TOLERANCE["float32"], cases=[small, large])
+    found = check_file(tmp_path / "m.onnx", graph, axes, tolerance=TOLERANCE["float32"], cases=[large, small])
+    assert found.scale > 50
+
+
 def test_a_file_that_cannot_be_opened_is_an_export_error(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(ExportError, match="ONNX Runtime cannot open the exported file"):

@@ -8,10 +8,14 @@ import pytest
 import passes
 from bpc.oneshot.batches import trace_example
 from bpc.oneshot.costs import counted, probe_graph, probes_of, timed
-from bpc.oneshot.ladders import Ladder
-from bpc.oneshot.masks import columns_mask
+from bpc.oneshot.heads import find_heads
+from bpc.oneshot.ladder import Ladder
+from bpc.oneshot.masks import columns_mask, masks_of
+from bpc.oneshot.prune import _as_traced
+from bpc.oneshot.search import Selection, Widths
 from bpc.oneshot.sublayers import find_sublayers
 from bpc.oneshot.target import Target
+from passes.ir.graph import get_attribute
 from passes.structure.role import Family
 from passes.structure.roles import find_roles
 from tests.bpc.oneshot.models import MODELS, made
@@ -81,3 +85,43 @@ def test_a_probe_is_a_model_of_that_share() -> None:
     shapes = {tuple(p.shape) for n, p in small.named_parameters() if "intermediate.dense.weight" in n}
     assert shapes == {(12, 32)}
     assert probe_graph(graph, layers, {}, {}) is graph
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5"])
+def test_narrow_heads_count_what_the_small_model_holds(name: str) -> None:
+    model, batches = made(name)
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    roles = find_roles(graph)
+    layers = find_sublayers(graph, roles)
+    heads = find_heads(graph, layers, roles, _as_traced(graph, batches[0]))
+    ladders = {s.name: Ladder(tuple(range(s.count)), {}) for s in layers}
+    kept = {s.name: s.count - 1 for s in layers}
+    widths = {n: Widths(4, 2 if h.key is not None else 8, 8) for n, h in heads.items()}
+    selection = Selection(kept, widths)
+    small = passes.shrink(graph, masks_of(graph, layers, ladders, selection, heads), verify=False).graph_module
+    costs, _ = counted(graph, layers, Target(params=0.5), heads)
+    vectors = sum(p.numel() for p in graph.parameters() if p.dim() < 2)
+    found = sum(p.numel() for p in small.parameters() if p.dim() > 1)
+    assert found == pytest.approx(costs.total(kept, widths) - vectors, rel=0.004)
+
+
+def test_times_of_narrow_heads() -> None:
+    model, batches = made("bert")
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    roles = find_roles(graph)
+    layers = find_sublayers(graph, roles)
+    heads = find_heads(graph, layers, roles, _as_traced(graph, batches[0]))
+
+    def seconds(probe: dict[str, float]) -> float:
+        inside = 0.2 + 0.5 * probe.get("values", 1.0) + 0.3 * probe.get("keys", 1.0)
+        return 1.0 + 2.0 * probe.get("attention", 1.0) * inside + 3.0 * probe.get("ffn", 1.0)
+
+    for alike, each in ((False, (0.5, 0.3)), (True, (0.4, 0.4))):
+        probes = probes_of(layers, heads, alike)
+        costs, _ = timed(graph, layers, heads, Target(speedup=2), [seconds(p) for p in probes], alike)
+        assert costs.shares == {name: pytest.approx(each) for name in heads}
+        narrow = {name: Widths(4, 4, 8) for name in heads}
+        assert costs.total(None, narrow) == pytest.approx(seconds({"values": 0.5, "keys": 0.5}))
+    small = probe_graph(graph, layers, heads, {"values": 0.5, "keys": 0.5})
+    outs = [s.weight for s in layers if s.unit == "head"]
+    assert [get_attribute(small, name).shape[1] for name in outs] == [16, 16]

@@ -10,11 +10,14 @@ import torch
 import passes
 from bpc.oneshot.batches import trace_example
 from bpc.oneshot.divergence import divergence
-from bpc.oneshot.ladders import Setting, counts_of, measure_ladders, weight_of
+from bpc.oneshot.heads import find_heads
+from bpc.oneshot.ladders import Setting, counts_of, measure_ladders, weight_of, widths_of
+from bpc.oneshot.masks import narrow_keys
 from bpc.oneshot.prune import _as_traced
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
 from passes.ir.graph import copy_graph, set_numbers
 from passes.rewrite.refit import refit
+from passes.rewrite.turn_heads import TurnHeads
 from passes.structure.roles import find_roles
 from tests.bpc.oneshot.models import made
 
@@ -79,3 +82,38 @@ def test_what_is_known_is_not_measured_again() -> None:
     for name, ladder in ladders.items():
         assert others[name].order == ladder.order
         assert others[name].losses == pytest.approx(ladder.losses)
+
+
+def test_widths_of_heads_lose_what_the_model_with_all_of_them_narrow_does() -> None:
+    """By hand: the whole model turned into the basis, its last dims set to zero, a forward from the beginning."""
+    model, batches = made("bert")
+    graph = passes.trace(model, trace_example(model, batches[0]))
+    roles = find_roles(graph)
+    layers = find_sublayers(graph, roles)
+    batches = [_as_traced(graph, batch) for batch in batches]
+    heads = find_heads(graph, layers, roles, batches[0])
+    ladders, _ = measure_ladders(graph, layers, batches, SETTING, heads=heads)
+    layer = layers[2]
+    own, ladder = heads[layer.name], ladders[layer.name]
+    assert ladder.keys is not None
+    assert ladder.values is not None
+    assert list(ladder.keys.losses) == list(ladder.values.losses) == widths_of(own) == [2, 4, 6]
+    turned = TurnHeads(own.turns(None, ladder.keys.basis)).run(graph).graph_module
+    masks: dict[str, torch.Tensor] = {}
+    narrow_keys(graph, own, 4, masks)
+    assert own.query is not None
+    assert sorted(masks) == sorted({own.query.weight, str(own.query.bias), own.key.weight, str(own.key.bias)})  # type: ignore[union-attr]
+    changed = copy_graph(turned)
+    for name, mask in masks.items():
+        set_numbers(changed, name, changed.get_parameter(name).detach() * mask)
+    with torch.no_grad():
+        wanted = sum(divergence(graph(**b), changed(**b), b) for b in batches[:2]) / 2
+    assert ladder.keys.losses[4] == pytest.approx(wanted, rel=1e-2)
+    assert ladder.keys.losses[2] > ladder.keys.losses[6] > 0
+    assert ladder.values.losses[2] > ladder.values.losses[6] > 0
+    # Without the basis, the same number of the dims as they are loses more.
+    plain = copy_graph(graph)
+    for name, mask in masks.items():
+        set_numbers(plain, name, plain.get_parameter(name).detach() * mask)
+    with torch.no_grad():
+        assert wanted < sum(divergence(graph(**b), plain(**b), b) for b in batches[:2]) / 2

@@ -10,6 +10,7 @@ import torch
 
 import bpc
 from bpc.oneshot import CalibrationError, TargetError
+from bpc.oneshot.ladders import Narrow
 from bpc.oneshot.prune import prune_once
 from passes.ir.graph import get_attribute
 from tests.bpc.oneshot.models import MODELS, made
@@ -137,3 +138,31 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], error: type[Exceptio
 def test_a_path_is_no_model() -> None:
     with pytest.raises(TypeError, match="takes a loaded model"):
         prune_once("bert", [], 2.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "narrow", "ffn", "followed"),
+    [
+        ("bert", "alike", "*.intermediate.dense.weight", True),
+        ("gpt2", "alike", "*.mlp.c_proj.weight", True),
+        ("t5", "alike", "*.wo.weight", False),  # whose module has one number of heads for all layers
+        ("llama", "freely", "*.down_proj.weight", False),
+    ],
+)
+def test_heads_get_narrower_where_they_have_to(
+    name: str, narrow: Narrow, ffn: str, followed: bool, tmp_path: Path
+) -> None:
+    model, batches = made(name)
+    options: dict[str, Any] = {**QUICK, "progress": False, "narrow": narrow, "state": tmp_path, "protect": [ffn]}
+    dense = prune_once(model, batches, bpc.Target(density=0.6), **options)
+    assert dense.one_shot is not None
+    assert [c for c in dense.one_shot.choices if c.values is not None]
+    assert "dims of queries and keys/values" in str(dense.one_shot)
+    with torch.no_grad():
+        given, module = dense(**batches[0]).logits, dense.module(**batches[0]).logits
+    torch.testing.assert_close(given, module, rtol=1e-3, atol=1e-3)
+    if followed:
+        assert parameters(dense.module) == parameters(dense.graph_module)
+    again = prune_once(model, batches, bpc.Target(density=0.6), **options)
+    assert again.one_shot is not None
+    assert again.one_shot.choices == dense.one_shot.choices

@@ -8,7 +8,8 @@ import torch
 
 import passes
 from bpc.oneshot.batches import trace_example
-from bpc.oneshot.ladders import Ladder, Setting
+from bpc.oneshot.ladder import Ladder
+from bpc.oneshot.ladders import Setting
 from bpc.oneshot.resume import Saved
 from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import find_sublayers

@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpc.oneshot.ladders import Ladder
-from bpc.oneshot.search import Costs, Selection, choices, search
+from bpc.oneshot.ladder import Ladder, Width
+from bpc.oneshot.search import Costs, Selection, Widths, choices, search, widths
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import TargetError
 from passes.structure.role import Family
@@ -76,3 +77,50 @@ def test_a_ladder_never_gains_by_keeping_less() -> None:
     assert ladder.loss([0, 4, 5, 6, 8, 10]).tolist() == pytest.approx([0.5, 0.2, 0.2, 0.2, 0.1, 0.0])
     assert ladder.kept(3).nonzero().flatten().tolist() == [7, 8, 9]
     assert not ladder.kept(0).any()
+
+
+def narrowing(values: bool = True, keys: bool = True) -> Ladder:
+    def width(loss: float) -> Width:
+        return Width(torch.eye(8, dtype=torch.float64)[None], {2: 4 * loss, 4: 2 * loss, 6: loss})
+
+    return Ladder((0, 1, 2, 3), {0: 9.0, 2: 4.0}, width(0.1) if values else None, width(0.2) if keys else None)
+
+
+def test_widths_that_may_be_chosen() -> None:
+    assert widths(Ladder((0,), {}), 1, alike=False) == [None]
+    assert widths(narrowing(keys=False), 1, alike=True) == [None]
+    assert widths(narrowing(keys=False), 4, alike=False) == [None, Widths(4, 8, 8)]
+    assert widths(narrowing(), 3, alike=True) == [None, Widths(3, 3, 8), Widths(6, 6, 8)]
+    assert len(widths(narrowing(), 4, alike=False)) == 4
+    assert narrowing().values.loss(3) == pytest.approx(0.3)  # type: ignore[union-attr]
+    assert narrowing().values.loss(1) == np.inf  # type: ignore[union-attr]
+
+
+@settings(max_examples=20)
+@given(st.floats(0.05, 1.0), st.booleans())
+def test_narrow_heads_cost_and_lose_what_the_formula_says(share: float, alike: bool) -> None:
+    layers = [sublayer("a", 4, size=8), sublayer("f", 4)]
+    ladders = {"a": narrowing(), "f": Ladder((0, 1, 2, 3), {0: 3.0})}
+    tables = {"a": np.arange(5) * 3.0, "f": np.arange(5) * 1.0}
+    costs = Costs(10.0, tables, "s", {"a": (0.5, 0.4)})
+    budget = 10 + share * 16
+    found = search(layers, ladders, costs, budget, multiple=2, alike=alike)
+    assert costs.total(found.kept, found.widths) <= budget + 1e-9
+
+    def loss(heads: int, values: int, keys: int, dims: int) -> float:
+        wide = {2: 4, 4: 2, 6: 1, 8: 0}
+        narrow = heads / 4 * (0.1 * wide[values] + 0.2 * wide[keys])
+        return float(ladders["a"].loss([heads])[0]) + narrow + float(ladders["f"].loss([dims])[0])
+
+    every = (2, 4, 6, 8)
+    best = min(
+        loss(heads, values, keys, dims)
+        for heads, values, keys, dims in itertools.product(range(5), every, every, (0, 2, 4))
+        if (
+            (values == keys or not alike)
+            and 3 * heads * (1 - 0.5 * (1 - values / 8) - 0.4 * (1 - keys / 8)) + dims <= (share - 2 / 4000) * 16
+        )
+        or not heads + dims
+    )
+    width = found.widths.get("a", Widths(8, 8, 8))
+    assert loss(found.kept["a"], width.values, width.keys, found.kept["f"]) <= best + 1e-9

@@ -79,7 +79,7 @@ def test_weights_stored_the_other_way_and_several_turns_of_one() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     graph = passes.trace(Attention(), (torch.randn(1, 3, 8),))
-    with pytest.raises(ValueError, match="reads no parameter 'z.weight'"):
+    with pytest.raises(ValueError, match=r"reads no parameter 'z\.weight'"):
         TurnHeads([Turn(features("z"), matrices(0))]).requires(graph)
     with pytest.raises(ValueError, match=r"matrices \(2, 3, 3\), not \(2, 4, 4\)"):
         TurnHeads([Turn(features("q"), torch.zeros(2, 3, 3))]).requires(graph)
