@@ -8,15 +8,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
 
 from passes.frontend.inputs import dummy_inputs
 
+CHOICES = 3  # no batch here has that size: a model that confused the two would be found out
 WAVE_SAMPLES = 4000  # a quarter of a second at 16 kHz
 
 
 def example_inputs(model: nn.Module, tokenizer: Any | None = None) -> dict[str, Any]:
-    """Keyword arguments to trace ``model`` with: tokens (batch, length), images (batch, channels, height, width),
-    spectrograms (batch, bins, frames) or waves (batch, samples), whichever its forward takes; a batch of 2 or more.
+    """Keyword arguments to trace ``model`` with, whichever its forward takes, in a batch of 2 or more:
+
+    tokens (batch, length), or (batch, choices, length) where one of several texts is chosen; images (batch, channels,
+    height, width), spectrograms (batch, bins, frames) or waves (batch, samples).
 
     Texts come from the tokenizer where there is one. Attention masks are included, so that padded batches work after
     export; the key-value cache is switched off. Empty for a model that says nothing of its inputs.
@@ -38,6 +42,11 @@ def example_inputs(model: nn.Module, tokenizer: Any | None = None) -> dict[str, 
     if main == "input_values":
         found.setdefault("input_values", torch.randn(2, WAVE_SAMPLES))
     found = {name: value for name, value in found.items() if name in accepted}
+    if type(model).__name__ in MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES.values():
+        found = {
+            name: value[:2].unsqueeze(1).repeat(1, CHOICES, 1) if isinstance(value, torch.Tensor) else value
+            for name, value in found.items()
+        }
     if found and "decoder_input_ids" in accepted:
         batch = next(iter(found.values())).shape[0]
         found["decoder_input_ids"] = torch.ones(batch, 5, dtype=torch.long)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from transformers import (
     BertConfig,
+    BertForMultipleChoice,
     BertModel,
     CLIPConfig,
     CLIPModel,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     T5Config,
     T5Model,
     ViTConfig,
@@ -21,6 +26,7 @@ from transformers import (
     WhisperModel,
 )
 
+import bpc
 from bpc.inputs import example_inputs
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
@@ -69,6 +75,40 @@ def test_text_models_get_a_padding_mask_and_no_cache() -> None:
     inputs = example_inputs(t5())
     assert inputs["use_cache"] is False
     assert "decoder_attention_mask" not in inputs  # no tokenizer makes one
+
+
+@pytest.mark.parametrize("names", [None, ["input_ids", "token_type_ids", "attention_mask", "special_tokens_mask"]])
+def test_several_texts_are_there_to_choose_from(names: list[str] | None) -> None:
+    """All that the tokenizer makes and the model takes, for every choice."""
+    model = BertForMultipleChoice(BertConfig(**SMALL, vocab_size=200)).eval()
+    inputs = example_inputs(model, None if names is None else tokenizer(names))
+    assert {"input_ids", "attention_mask"} | ({"token_type_ids"} if names else set()) == {
+        name for name, value in inputs.items() if isinstance(value, torch.Tensor)
+    }
+    batch, choices = next(iter(inputs.values())).shape[:2]
+    assert batch != choices
+    with torch.no_grad():
+        assert model(**inputs).logits.shape == (batch, choices)
+
+
+def test_a_model_that_chooses_is_compiled_and_shrunk() -> None:
+    model = BertForMultipleChoice(BertConfig(**SMALL, vocab_size=200)).eval()
+    program = bpc.compile(model, "struct")
+    with torch.no_grad():
+        for scores in program.score_parameters():
+            scores[:1] = -10.0
+    dense = program.shrink()
+    tokens = {"input_ids": torch.randint(1, 200, (2, 4, 7)), "attention_mask": torch.ones(2, 4, 7, dtype=torch.long)}
+    with torch.no_grad():
+        expected = program.masked_model().eval()(**tokens).logits
+        torch.testing.assert_close(dense.module(**tokens).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def tokenizer(names: list[str]) -> PreTrainedTokenizerFast:
+    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "model", "shorter"])}
+    made = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", model_input_names=names)
 
 
 def test_both_towers_get_their_input() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from transformers import (
     BertConfig,
-    BertForMultipleChoice,
     BertForSequenceClassification,
+    BertModel,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -241,9 +241,14 @@ def test_only_modules_are_compiled(model: Any) -> None:
 
 
 def test_inputs_that_were_made_up_are_shown_where_they_do_not_fit() -> None:
+    class Compared(BertModel):
+        def forward(self, input_ids: Any = None, attention_mask: Any = None, other_ids: Any = None) -> Any:
+            assert other_ids is not None
+            return super().forward(input_ids, attention_mask)
+
     config = BertConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16, vocab_size=60)
     with pytest.raises(TraceError, match=r"made up \(input_ids \(\d, \d\).*pass example_inputs"):
-        compile(BertForMultipleChoice(config), "heads")
+        compile(Compared(config), "heads")
 
 
 def test_a_spec_that_does_not_fit_leaves_the_model_alone() -> None:

@@ -60,6 +60,7 @@ def test_clip_distils_both_embeddings(arguments: Make) -> None:
         return CLIPModel(CLIPConfig(text_config=text, vision_config={**sizes, "image_size": 8, "patch_size": 4}))
 
     program, teacher = bpc.compile(clip(0), "struct"), clip(1).eval()
+    program.set_progress(0.0)
     trainer = Trainer(program=program, teacher=teacher, distillation_weight=0.5, args=arguments())
     batch = {"input_ids": torch.randint(3, 200, (2, 5)), "pixel_values": torch.randn(2, 3, 8, 8), "return_loss": True}
     found = trainer.compute_loss(program.module.train(), dict(batch))
@@ -77,6 +78,7 @@ def test_tasks_of_other_kinds_go_by_the_config(arguments: Make, kind: str) -> No
         return BertForSequenceClassification(BertConfig(**SMALL, num_labels=labels, problem_type=kind))
 
     program, teacher = bpc.compile(model(0), "struct"), model(1).eval()
+    program.set_progress(0.0)
     trainer = Trainer(program=program, teacher=teacher, distillation_weight=0.5, temperature=2.0, args=arguments())
     batch = {"input_ids": torch.randint(1, 40, (4, 6)), "labels": torch.rand(4, labels)}
     found = trainer.compute_loss(program.module.train(), dict(batch))
