@@ -137,7 +137,7 @@ def on_tweets(given: argparse.Namespace) -> None:
     if not results.get("trimmed"):
         forms = measured(trimmed, short, sets, given.state)
         results.add("trimmed", {"method": "trimmed", "tokens": len(short), "report": str(report), "forms": forms})
-    for density in (1 / 2, 1 / 3):
+    for density in (1 / 2, 0.45, 1 / 3):
         key = f"trimmed, {density:.0%} kept"
         if not results.get(key):
             state = given.state / "tweets-oneshot"
