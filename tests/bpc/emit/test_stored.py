@@ -135,7 +135,7 @@ def test_a_wrong_form_is_found_before_rounding_hides_it(
 ) -> None:
     tolerances = []
 
-    def check_file(*_: object, tolerance: object, stored: object = None) -> object:
+    def check_file(*_: object, tolerance: object, **__: object) -> object:
         tolerances.append(tolerance)
         return type("Agreement", (), {"fixed": {}})()
 
