@@ -49,7 +49,7 @@ class Runs:
         self.prunable = [w for s in find_sublayers(graph, find_roles(graph)) for w in s.parts]
         self.whole = sum(dims[name] for name in self.prunable)
 
-    def one_shot(self, density: float, seed: int, rate: float) -> Row:
+    def one_shot(self, density: float, seed: int, rate: float) -> dict[str, Row]:
         started = time.perf_counter()
         dense = bpc.prune_once(
             self.task.model,
@@ -60,9 +60,10 @@ class Runs:
         )
         pruned = time.perf_counter() - started
         row = {"before training": self.task.accuracy(dense.module), "pruning s": pruned}
-        return row | self._trained(dense.module, seed, rate)
+        return {f"one-shot to {density:.0%}, then 1 epoch": row | self._trained(dense.module, seed, rate)}
 
-    def movement(self, final_lambda: float, seed: int, rate: float, after: bool) -> Row:
+    def movement(self, final_lambda: float, seed: int, rate: float) -> dict[str, Row]:
+        """One run gives two rows: the small model as it is, and after one more epoch."""
         model = self._dense()
         model.set_attn_implementation("eager")
         spec = {"preset": "struct", "regularization": {"final_lambda": final_lambda}}
@@ -71,9 +72,9 @@ class Runs:
         self._epoch(model, seed, rate, program=program)
         dense = program.shrink()
         row = {"pruning s": time.perf_counter() - started, "before training": self.task.accuracy(dense.module)}
-        if after:
-            return row | self._trained(dense.module, seed, rate)
-        return row | self._sizes(dense.module) | {"after": row["before training"], "training s": 0.0}
+        name = f"movement, λ {final_lambda:g}"
+        alone = self._sizes(dense.module) | {"after": row["before training"], "training s": 0.0}
+        return {name: row | alone, f"{name}, then 1 epoch": row | self._trained(dense.module, seed, rate)}
 
     def _trained(self, module: Any, seed: int, rate: float) -> Row:
         started = time.perf_counter()
@@ -129,25 +130,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(given.out / "then-train.json", about, COMMAND)
     results.add("dense", {"method": "dense", **task.accuracy(task.model)})
     runs = Runs(task, given.model, given.state)
-    ways: list[tuple[str, Any]] = [
-        *((f"one-shot to {density:.0%}, then 1 epoch", (runs.one_shot, density)) for density in DENSITIES),
-        *((f"movement, λ {value:g}", (runs.movement, value)) for value in LAMBDAS),
-        *((f"movement, λ {value:g}, then 1 epoch", (runs.movement, value)) for value in LAMBDAS),
+    ways: list[tuple[Any, float]] = [
+        *((runs.one_shot, density) for density in DENSITIES),
+        *((runs.movement, value) for value in LAMBDAS),
     ]
-    for name, (run, strength) in ways:
-        more = {} if run == runs.one_shot else {"after": "then" in name}
+    for run, strength in ways:
 
-        def measured(seed: int, rate: float, name=name, run=run, strength=strength, more=more) -> Row:  # type: ignore[no-untyped-def]
-            key = f"{name}, rate {rate:g}, seed {seed}"
-            if not results.get(key):
-                found = run(strength, seed, rate, **more)
-                results.add(key, {"method": name, "strength": strength, "seed": seed, "rate": rate, **found})
-            return results.get(key) or {}
+        def measured(seed: int, rate: float, run=run, strength=strength) -> dict[str, Row]:  # type: ignore[no-untyped-def]
+            """Way to what was found of it; runs only what the file does not hold."""
+            about = {"strength": strength, "seed": seed, "rate": rate}
+            held = [row for row in results.data["rows"].values() if about.items() <= row.items()]
+            found = {row["method"]: row for row in held} or run(strength, seed, rate)
+            for name, row in found.items():
+                results.add(f"{name}, rate {rate:g}, seed {seed}", {"method": name, **about, **row})
+            return found
 
-        rate = best_rate({rate: measured(SEEDS[0], rate) for rate in RATES})
-        for seed in SEEDS:
-            measured(seed, rate)
-        results.add(name, {"method": "chosen rate", "of": name, "rate": rate})
+        tried = {rate: measured(SEEDS[0], rate) for rate in RATES}
+        chosen = {name: best_rate({rate: tried[rate][name] for rate in RATES}) for name in tried[RATES[0]]}
+        for name, rate in chosen.items():
+            results.add(name, {"method": "chosen rate", "of": name, "rate": rate})
+        for seed in SEEDS[1:]:
+            for rate in sorted(set(chosen.values())):
+                measured(seed, rate)
 
 
 if __name__ == "__main__":
