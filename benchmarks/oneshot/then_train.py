@@ -134,24 +134,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *((runs.one_shot, density) for density in DENSITIES),
         *((runs.movement, value) for value in LAMBDAS),
     ]
+
+    def measured(run: Any, strength: float, seed: int, rate: float) -> dict[str, Row]:
+        """Way to what was found of it; runs only what the file does not hold."""
+        about = {"strength": strength, "seed": seed, "rate": rate}
+        held = [row for row in results.data["rows"].values() if about.items() <= row.items()]
+        found = {row["method"]: row for row in held} or run(strength, seed, rate)
+        for name, row in found.items():
+            results.add(f"{name}, rate {rate:g}, seed {seed}", {"method": name, **about, **row})
+        return found
+
+    chosen = {}
     for run, strength in ways:
-
-        def measured(seed: int, rate: float, run=run, strength=strength) -> dict[str, Row]:  # type: ignore[no-untyped-def]
-            """Way to what was found of it; runs only what the file does not hold."""
-            about = {"strength": strength, "seed": seed, "rate": rate}
-            held = [row for row in results.data["rows"].values() if about.items() <= row.items()]
-            found = {row["method"]: row for row in held} or run(strength, seed, rate)
-            for name, row in found.items():
-                results.add(f"{name}, rate {rate:g}, seed {seed}", {"method": name, **about, **row})
-            return found
-
-        tried = {rate: measured(SEEDS[0], rate) for rate in RATES}
-        chosen = {name: best_rate({rate: tried[rate][name] for rate in RATES}) for name in tried[RATES[0]]}
-        for name, rate in chosen.items():
-            results.add(name, {"method": "chosen rate", "of": name, "rate": rate})
-        for seed in SEEDS[1:]:
-            for rate in sorted(set(chosen.values())):
-                measured(seed, rate)
+        tried = {rate: measured(run, strength, SEEDS[0], rate) for rate in RATES}
+        for name in tried[RATES[0]]:
+            chosen[name] = best_rate({rate: tried[rate][name] for rate in RATES})
+            results.add(name, {"method": "chosen rate", "of": name, "rate": chosen[name]})
+    for seed in SEEDS[1:]:
+        for run, strength in ways:
+            mine = {row["method"] for row in results.data["rows"].values() if row.get("strength") == strength}
+            for rate in sorted({chosen[name] for name in mine}):
+                measured(run, strength, seed, rate)
 
 
 if __name__ == "__main__":
