@@ -19,7 +19,8 @@ from bpc.cli.verify import verify
 app = typer.Typer(
     name="bpc",
     help="A block-pruning compiler: fine-prune a transformer, compile the masks away exactly, export what is left.",
-    epilog="Exit codes: 0 done, 1 unfit input, 2 wrong usage, 3 the result differs from the model, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 unfit input, 2 wrong usage, 3 the result differs from the model, 130 interrupted "
+    "(Ctrl-C), 143 terminated (SIGTERM).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -26,6 +26,7 @@ Storage = Literal["float32", "float16"]
 
 @reports_errors
 def export(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Model directory: what `bpc shrink` or `bpc prune` wrote, or any other.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write; with --generation the directory.")],
     target: Annotated[Target, typer.Option(help="What the file is to be fast on.")] = "cpu",
@@ -51,12 +52,14 @@ def export(
         "target": target, "dtype": dtype, "embeddings": embeddings, "storage": storage, "check": check,
     }  # fmt: skip
     if generation:
-        _for_generation(console, model, out, options)
+        _for_generation(context, console, model, out, options)
         return
     from bpc.cli.models import load_graph
+    from bpc.terminal.lock import claim_file
     from bpc.terminal.output import check_file
 
     check_file("--out", out, model)
+    claim_file(context, "--out", out)
     with console.status("loading and tracing"):
         graph = load_graph(model)
     with console.status("exporting"):
@@ -64,15 +67,17 @@ def export(
     _report(console, written)
 
 
-def _for_generation(console: Console, model: Path, out: Path, options: dict[str, Any]) -> None:
+def _for_generation(context: typer.Context, console: Console, model: Path, out: Path, options: dict[str, Any]) -> None:
     """The files, and beside them what makes tokens of texts, sounds and chats."""
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
     from bpc.dense import load
     from bpc.directory import is_dense_directory
     from bpc.emit.generation import export_generation
+    from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_place
 
     check_place("--out", out, model)
+    claim_directory(context, "--out", out)
     small = model.is_dir() and is_dense_directory(model)
     with console.status("loading"):
         source: Any = load(model, trust_remote_code=TRUSTED.get()) if small else load_model(model)

@@ -22,6 +22,7 @@ class Narrowing(StrEnum):
 
 @reports_errors
 def oneshot(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors, tokenizer).")],
     data: Annotated[
         Path, typer.Option(help="Unlabelled examples: .txt (a text a line), .csv, .tsv, .jsonl, or a folder of images.")
@@ -72,10 +73,12 @@ def oneshot(
     from bpc.oneshot import Target, prune_once
     from bpc.oneshot.progress import PhaseProgress
     from bpc.terminal.console import quiet_console
+    from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
 
     console = quiet_console()
     check_directory("--out", out, model)
+    claim_directory(context, "--out", out)
     runs([runtime], [dtype], None)
     target = Target(
         speedup=target_speedup,

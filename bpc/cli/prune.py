@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @reports_errors
 def prune(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Model directory to start from, with its tokenizer.")],
     data: Annotated[Path, typer.Option(help="Training data: .csv, .tsv or .jsonl with a text and a label column.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints, masks and the small model go; made if missing.")],
@@ -43,10 +44,9 @@ def prune(
 ) -> None:
     """Train block scores and weights together, then compile the masks away into OUT/small.
 
-    Ctrl-C saves a checkpoint; the same command with --resume goes on exactly where it stopped, or, after a kill, at the
-    newest complete checkpoint. OUT/masked and
-    OUT/masks.safetensors hold the fine-tuned weights and the masks, for `bpc shrink`. Other tasks than text
-    classification: use `bpc.Trainer` from Python.
+    Ctrl-C and SIGTERM save a checkpoint; the same command with --resume goes on exactly where it stopped, or, after a
+    kill, at the newest complete checkpoint. OUT/masked and OUT/masks.safetensors hold the fine-tuned weights and the
+    masks, for `bpc shrink`. Other tasks than text classification: use `bpc.Trainer` from Python.
     """
     import torch
 
@@ -59,6 +59,7 @@ def prune(
     from bpc.program import compile
     from bpc.scores.files import save_masks
     from bpc.spec import load_spec
+    from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
     from bpc.train import fill_zeros
     from bpc.writing import new_files, write_text
@@ -66,6 +67,7 @@ def prune(
     console = quiet_console()
     rules = load_spec(spec)
     check_directory("--out", out, model)
+    claim_directory(context, "--out", out)
     checkpoints = check_output(out, rules, resume)
     positions = getattr(read_config(model), "max_position_embeddings", None)
     max_length = max_length or min(128, positions or 128)

@@ -14,6 +14,7 @@ from bpc.terminal.errors import reports_errors
 
 @reports_errors
 def shrink(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors).")],
     out: Annotated[Path, typer.Option(help="Where the small model goes; made if missing.")],
     masks: Annotated[
@@ -41,12 +42,14 @@ def shrink(
     from bpc.dense import DenseModel
     from bpc.inputs import example_inputs
     from bpc.scores.files import multiply_masks
+    from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
     from passes.ir.info import trace_info
     from passes.masks import resolve_masks
 
     console = quiet_console()
     check_directory("--out", out, model)
+    claim_directory(context, "--out", out)
     source = mask_source(masks, threshold)
     with console.status("loading"):
         network, tokenizer = load_model(model, masks_follow=source is not None), load_tokenizer(model)

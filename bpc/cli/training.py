@@ -16,7 +16,7 @@ from bpc.cli.models import pretrained, read_config, some
 from bpc.cli.trust import TRUSTED
 from bpc.dense import load
 from bpc.directory import is_dense_directory
-from bpc.terminal.errors import INTERRUPTED, CommandError
+from bpc.terminal.errors import CommandError
 from bpc.train import ResumableInterrupt, Trainer
 from bpc.train.checkpoints import newest_complete
 
@@ -37,7 +37,7 @@ class Run:
     def train(self, checkpoints: Path, epochs: float, title: str, **what: Any) -> Trainer:
         """Train ``program=`` or ``model=``, from the last checkpoint if there is one.
 
-        Exits with code 130 after Ctrl-C, once a checkpoint is written.
+        Exits with code 130 after Ctrl-C and 143 after SIGTERM, once a checkpoint is written.
         """
         stop = ResumableInterrupt()
         trainer = Trainer(
@@ -67,11 +67,11 @@ class Run:
             ),
         )
         trainer.train(resume_from_checkpoint=newest_complete(checkpoints))
-        if stop.interrupted:
+        if stop.signal is not None:
             typer.echo(
                 f"stopped at step {trainer.state.global_step} of {title}; the same command with --resume goes on"
             )
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(128 + stop.signal)
         return trainer
 
     def accuracy(self, trainer: Trainer) -> str:

@@ -14,6 +14,7 @@ from bpc.terminal.errors import CommandError, reports_errors
 
 @reports_errors
 def trim_vocab(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Model directory with its tokenizer, of any kind that bpc reads.")],
     texts: Annotated[Path, typer.Option(help="What the model will read: .txt (a text a line), .csv, .tsv or .jsonl.")],
     out: Annotated[Path, typer.Option(help="Where the smaller model goes; made if missing.")],
@@ -41,12 +42,14 @@ def trim_vocab(
     from bpc.cli.trust import TRUSTED
     from bpc.dense import DenseModel, is_dense_directory, load
     from bpc.hub.load import WEIGHT_FILES
+    from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
     from bpc.vocabulary.trim import trim_vocabulary
     from bpc.writing import new_files
 
     console = quiet_console()
     check_directory("--out", out, model)
+    claim_directory(context, "--out", out)
     read, held_out = read_texts(texts, text), None if check is None else read_texts(check, text)
     with console.status("loading"):
         tokenizer = load_tokenizer(model)

@@ -8,7 +8,9 @@ from typing import Any
 
 import typer
 
-FAILED, DIFFERENT, INTERRUPTED = 1, 3, 130
+from bpc.terminal.signals import Terminated, terminable
+
+FAILED, DIFFERENT, INTERRUPTED, TERMINATED = 1, 3, 130, 143
 
 
 class CommandError(Exception):
@@ -21,7 +23,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with terminable():
+                command(*args, **kwargs)
+        except Terminated:
+            typer.secho("terminated", fg="yellow", err=True)
+            raise typer.Exit(TERMINATED) from None
         except KeyboardInterrupt:
             typer.secho("interrupted", fg="yellow", err=True)
             raise typer.Exit(INTERRUPTED) from None

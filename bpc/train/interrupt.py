@@ -1,4 +1,4 @@
-"""Ctrl-C ends a training run after the step it is in, with a checkpoint that it can be resumed from."""
+"""Ctrl-C, or SIGTERM, ends a training run after the step it is in, with a checkpoint that it can be resumed from."""
 
 from __future__ import annotations
 
@@ -9,29 +9,40 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers send before they kill
+
 
 class ResumableInterrupt(TrainerCallback):
-    """The first Ctrl-C saves and stops; a second one kills the process as usual.
+    """The first Ctrl-C or SIGTERM saves and stops; a second one kills the process as usual.
 
     Attributes:
-        interrupted: whether the run was stopped this way. The checkpoint lies in ``args.output_dir``;
-            ``trainer.train(resume_from_checkpoint=True)`` goes on from it.
+        signal: the number of the signal that stopped the run; None where none did. The checkpoint lies in
+            ``args.output_dir``; ``trainer.train(resume_from_checkpoint=True)`` goes on from it.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
-        self._previous: Any = None
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was stopped this way."""
+        return self.signal is not None
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self._previous)
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.interrupted = False
+        self.signal = None
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._previous = signal.signal(signal.SIGINT, self._stop)
+            self._previous = {number: signal.signal(number, self._stop) for number in _SIGNALS}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.interrupted:
@@ -41,6 +52,4 @@ class ResumableInterrupt(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        self._restore()

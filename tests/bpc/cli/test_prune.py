@@ -18,8 +18,15 @@ from bpc.dense import load
 from tests.bpc.cli.commands import prune
 
 
-def test_prune_stops_on_ctrl_c_and_resumes_to_the_same_masks(
-    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_prune_stops_on_a_signal_and_resumes_to_the_same_masks(
+    model_directory: Path,
+    texts: Path,
+    spec_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: int,
+    code: int,
 ) -> None:
     whole = prune(model_directory, texts, tmp_path / "whole", spec_file, "--eval", texts)
     assert whole.exit_code == 0, whole.output
@@ -30,12 +37,12 @@ def test_prune_stops_on_ctrl_c_and_resumes_to_the_same_masks(
     def interrupted_at_step_5(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
         calls.append(None)
         if len(calls) == 5:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), sent)
         return step(self, *arguments, **options)
 
     monkeypatch.setattr(bpc.train.Trainer, "training_step", interrupted_at_step_5)
     stopped = prune(model_directory, texts, tmp_path / "cut", spec_file)
-    assert stopped.exit_code == 130
+    assert stopped.exit_code == code
     assert "stopped at step 5" in stopped.output
     again = prune(model_directory, texts, tmp_path / "cut", spec_file)
     assert again.exit_code == 1

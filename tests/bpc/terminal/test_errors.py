@@ -10,6 +10,7 @@ from bpc.emit.check import ExportError
 from bpc.hub.note import NoteError
 from bpc.spec import SpecError
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.signals import Terminated
 from passes import MaskError, VerificationError
 
 
@@ -25,6 +26,7 @@ from passes import MaskError, VerificationError
         (VerificationError("say what"), 3),
         (ExportError("say what"), 3),
         (KeyboardInterrupt(), 130),
+        (Terminated(), 143),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -38,7 +40,7 @@ def test_known_errors_are_a_line_and_an_exit_code(
         reports_errors(command)()
     assert caught.value.exit_code == code
     said = capsys.readouterr()
-    assert said.err.strip() == ("interrupted" if code == 130 else "error: say what")
+    assert said.err.strip() == {130: "interrupted", 143: "terminated"}.get(code, "error: say what")
     assert said.out == ""
 
 
