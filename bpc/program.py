@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from bpc import inputs
+from bpc.oneshot.target import Target
+from bpc.pricing import aim, price
 from bpc.scores.attach import is_masked
 from bpc.scores.files import multiply_masks
 from bpc.scores.mask_set import MaskSet
@@ -37,15 +39,21 @@ class Program:
         module: the user's model, the same masks attached; without the DataParallel or torch.compile around it.
         mask_set: scores, thresholds and schedule (an ``nn.Module``, registered in ``module`` as well).
         spec, plans, roles: what was asked for, what it resolved to, and the structure it was resolved on.
+        target: what the small model shall cost; None: whatever λ leads to.
     """
 
-    def __init__(self, model: nn.Module, graph: fx.GraphModule, spec: Spec, roles: Roles) -> None:
+    def __init__(
+        self, model: nn.Module, graph: fx.GraphModule, spec: Spec, roles: Roles, target: Target | None = None
+    ) -> None:
         self.spec = spec
         self.roles = roles
+        self.target = target
         self.plans: tuple[MaskPlan, ...] = resolve(spec, roles)
         self.mask_set = MaskSet(self.plans, spec.mask_settings({plan.group for plan in self.plans}))
         self.module = model
         self._graph = graph
+        if target is not None:  # before the masks are attached: a target may be refused
+            aim(self.mask_set, price(self.plain_graph(), roles, self.plans, target), target)
         self.graph_module = insert_masks(graph, self.mask_set.modules_by_parameter())
         self.mask_set.attach(model)
         self.mask_set.train(model.training)
@@ -62,6 +70,14 @@ class Program:
     def density(self) -> float:
         """Kept share of the masked weights' elements, at the current threshold."""
         return self.mask_set.density()
+
+    def describe_cost(self) -> str:
+        """What the masks leave costs at the end, and what was asked: ``26.1% of the parameters, of 26.2% asked``."""
+        budget = self.mask_set.budget
+        if budget is None:
+            return "no target was given"
+        whole, unit = budget.costs().total(), "time" if budget.unit == "s" else budget.unit
+        return f"{budget.cost(final=True) / whole:.1%} of the {unit}, of {budget.wanted / whole:.1%} asked"
 
     def regularization(self) -> Tensor:
         """λ‖σ(S)‖ at the current progress: a scalar to add to the loss (paper, section 4)."""
@@ -132,7 +148,9 @@ class Program:
         )
 
 
-def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Program:
+def compile(
+    model: nn.Module, spec: SpecLike, example_inputs: Any = None, *, target: Target | float | None = None
+) -> Program:
     """Trace ``model``, match ``spec`` against its linears, and put block masks in front of them.
 
     Args:
@@ -142,9 +160,12 @@ def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Pro
         spec: a `bpc.Spec`, a preset name ("hybrid", "struct", "block", …), a TOML/YAML/JSON path, or a dict.
         example_inputs: keyword dict, tuple or tensor; None makes them from what a model of transformers says it takes
             (`bpc.inputs.example_inputs`).
+        target: what the small model shall cost: a `bpc.Target`, or a number, which is a speed-up. Masks then meet it
+            exactly, in the place of the spec's thresholds; prices in seconds are measured, once per machine.
 
-    Raises `SpecError` for a spec that cannot be read or does not fit, `passes.TraceError` for a model that cannot be
-    traced, ValueError for a model that has masks already or adapters (LoRA), TypeError for what is no module.
+    Raises `SpecError` for a spec that cannot be read or does not fit, `TargetError` for a target out of reach,
+    `passes.TraceError` for a model that cannot be traced, ValueError for a model that has masks already or adapters
+    (LoRA), TypeError for what is no module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"compile takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
@@ -155,7 +176,7 @@ def compile(model: nn.Module, spec: SpecLike, example_inputs: Any = None) -> Pro
             f"{type(model).__name__} has block masks already; call program.detach() before compiling again"
         )
     graph = copy_graph(_trace(model, example_inputs))
-    return Program(model, graph, spec, find_roles(graph))
+    return Program(model, graph, spec, find_roles(graph), None if target is None else Target.of(target))
 
 
 def _trace(model: nn.Module, example_inputs: Any) -> fx.GraphModule:

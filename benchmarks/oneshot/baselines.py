@@ -13,10 +13,10 @@ import torch
 from setting import Calibrated, layers_of
 from torch import Tensor, nn
 
+from bpc.costs import Costs
 from bpc.oneshot.batches import tokens_of
 from bpc.oneshot.ladder import Ladder
 from bpc.oneshot.ladders import input_of, weight_of
-from bpc.oneshot.search import Costs
 from bpc.oneshot.stream import Runner, Sweep, Timeline
 from bpc.oneshot.sublayers import Sublayer
 

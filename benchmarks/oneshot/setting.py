@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import passes
+from bpc.costs import Costs
 from bpc.oneshot import Target
 from bpc.oneshot.batches import Batch, calibration_batches, trace_example
 from bpc.oneshot.costs import counted
@@ -21,7 +22,7 @@ from bpc.oneshot.ladders import Setting
 from bpc.oneshot.masks import columns_mask
 from bpc.oneshot.repair import repair
 from bpc.oneshot.resume import Saved
-from bpc.oneshot.search import Costs, Selection
+from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
 from passes.ir.graph import get_attribute
 from passes.ir.info import trace_info

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
 from bpc.cli.trust import TrustCode
 from bpc.terminal.errors import reports_errors
 
@@ -28,20 +29,14 @@ def oneshot(
         Path, typer.Option(help="Unlabelled examples: .txt (a text a line), .csv, .tsv, .jsonl, or a folder of images.")
     ],
     out: Annotated[Path, typer.Option(help="Where the small model goes; made if missing.")],
-    target_speedup: Annotated[
-        float | None, typer.Option(min=1, help="How many times as fast, measured on this machine, e.g. 1.5.")
-    ] = None,
-    target_params: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of all parameters to keep, e.g. 0.8.")
-    ] = None,
-    target_density: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the attention and feed-forward weights to keep.")
-    ] = None,
-    target_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes of the weights, in the model's dtype.")] = None,
-    runtime: Annotated[str, typer.Option(help="Where a speed-up is measured: onnx, eager or compiled.")] = "onnx",
-    dtype: Annotated[str, typer.Option(help="Dtype of the timed model: float32, or int8 for onnx.")] = "float32",
-    shape: Annotated[str, typer.Option(help="Batch x length of the timed input.")] = "8x64",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the timed model; default: all.")] = None,
+    target_speedup: Speedup = None,
+    target_params: Params = None,
+    target_density: Density = None,
+    target_bytes: Bytes = None,
+    runtime: Runtime = "onnx",
+    dtype: Dtype = "float32",
+    shape: Shape = "8x64",
+    threads: Threads = None,
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     pair: Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Examples that are read at most.")] = 512,
@@ -67,10 +62,9 @@ def oneshot(
     Interrupted, the same command goes on from the last whole layer. A causal language model reads the texts as one
     stream of tokens.
     """
-    from bpc.bench.cases import parse_shape, runs
     from bpc.cli.calibration import read_examples
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
-    from bpc.oneshot import Target, prune_once
+    from bpc.oneshot import prune_once
     from bpc.oneshot.progress import PhaseProgress
     from bpc.terminal.console import quiet_console
     from bpc.terminal.lock import claim_directory
@@ -79,15 +73,14 @@ def oneshot(
     console = quiet_console()
     check_directory("--out", out, model)
     claim_directory(context, "--out", out)
-    runs([runtime], [dtype], None)
-    target = Target(
-        speedup=target_speedup,
-        params=target_params,
-        density=target_density,
-        bytes=target_bytes,
-        runtime=runtime,  # type: ignore[arg-type]
+    target = target_of(
+        target_speedup,
+        target_params,
+        target_density,
+        target_bytes,
+        runtime=runtime,
         dtype=dtype,
-        shape=parse_shape(shape),
+        shape=shape,
         threads=threads,
     )
     network, tokenizer = load_model(model), load_tokenizer(model)

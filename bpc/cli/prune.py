@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
@@ -22,6 +23,14 @@ def prune(
     data: Annotated[Path, typer.Option(help="Training data: .csv, .tsv or .jsonl with a text and a label column.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints, masks and the small model go; made if missing.")],
     spec: Annotated[str, typer.Option(help="Preset name, or a TOML, YAML or JSON file.")] = "hybrid",
+    target_speedup: Speedup = None,
+    target_params: Params = None,
+    target_density: Density = None,
+    target_bytes: Bytes = None,
+    runtime: Runtime = "onnx",
+    dtype: Dtype = "float32",
+    shape: Shape = "8x64",
+    threads: Threads = None,
     evaluate: Annotated[Path | None, typer.Option("--eval", help="Held-out data, same columns: accuracy.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Fine-tuned model directory to distil from.")] = None,
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
@@ -47,6 +56,8 @@ def prune(
     Ctrl-C and SIGTERM save a checkpoint; the same command with --resume goes on exactly where it stopped, or, after a
     kill, at the newest complete checkpoint. OUT/masked and OUT/masks.safetensors hold the fine-tuned weights and the
     masks, for `bpc shrink`. Other tasks than text classification: use `bpc.Trainer` from Python.
+
+    With a target the small model costs what was asked; without one, the spec's λ and threshold decide.
     """
     import torch
 
@@ -68,6 +79,19 @@ def prune(
     rules = load_spec(spec)
     check_directory("--out", out, model)
     claim_directory(context, "--out", out)
+    asked = any(t is not None for t in (target_speedup, target_params, target_density, target_bytes))
+    target = None
+    if asked:
+        target = target_of(
+            target_speedup,
+            target_params,
+            target_density,
+            target_bytes,
+            runtime=runtime,
+            dtype=dtype,
+            shape=shape,
+            threads=threads,
+        )
     checkpoints = check_output(out, rules, resume)
     positions = getattr(read_config(model), "max_position_embeddings", None)
     max_length = max_length or min(128, positions or 128)
@@ -99,6 +123,7 @@ def prune(
             "max length": max_length,
             "seed": seed,
             "bf16": bf16,
+            "target": None if target is None else str(target),
         },
         resume,
     )
@@ -117,7 +142,9 @@ def prune(
     network, new = load_classifier(model, labels)
     if new:
         console.print(f"new weights, which start at random: {some(new)}")
-    program = compile(network, rules, example_inputs(network, tokenizer))
+    if target is not None and target.speedup is not None:
+        console.print("timing the model, unless this machine remembers it")
+    program = compile(network, rules, example_inputs(network, tokenizer), target=target)
     write_text(out / "spec.json", rules.model_dump_json(indent=1))
     trainer = run.train(checkpoints, epochs, "pruning", program=program)
     if held_out:
@@ -125,6 +152,8 @@ def prune(
     save_masks(program.masks(), out / "masks.safetensors")
     with console.status("compiling"):
         dense = program.shrink()
+    if target is not None:
+        console.print(f"asked for {target}: {program.describe_cost()}")
     console.print(str(dense.report))
     program.detach()
     with new_files(out / "masked", keystones=("config.json",), replaces=WEIGHT_FILES) as staged:

@@ -10,7 +10,10 @@ may be narrowed, probes whose heads are all half as wide say what part of an att
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,14 @@ import torch
 from torch import Tensor, fx
 
 import passes
+from bpc.bench.result import this_machine
+from bpc.costs import Costs
 from bpc.oneshot.heads import Heads
 from bpc.oneshot.masks import columns_mask, narrow_keys
-from bpc.oneshot.search import Costs
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target
+from bpc.timing.alternate import available_threads
+from bpc.timing.remember import remembered
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import example_sizes, tensor_of
 from passes.rewrite.turn_heads import HeadFeatures
@@ -139,6 +145,34 @@ def timed(
     by_values, by_keys = (min(share, 0.5) for share in saved.values())
     shares = {name: (by_values * (h.value is not None), by_keys * (h.key is not None)) for name, h in heads.items()}
     return Costs(fixed, tables, "s", shares), dense / target.speedup
+
+
+def measured(
+    graph: fx.GraphModule,
+    sublayers: Sequence[Sublayer],
+    heads: Mapping[str, Heads],
+    target: Target,
+    alike: bool,
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[Costs, float]:
+    """`timed` by times of this machine: those it remembers of the same model and setting, or else new ones."""
+    about = {
+        "machine": asdict(this_machine(target.threads or available_threads())),
+        "bpc": version("block-pruning-compiler"),
+        "timing": timing_options(target),
+        "model": _shape_digest(graph),
+        "probes": probes_of(sublayers, heads, alike),
+        "sublayers": [[s.name, s.size, s.count] for s in sublayers],
+    }
+    seconds = remembered(about, lambda: measure(graph, sublayers, heads, target, alike, tick=tick))
+    return timed(graph, sublayers, heads, target, seconds, alike)
+
+
+def _shape_digest(graph: fx.GraphModule) -> str:
+    """Operators and sizes: what a model's time depends on, whatever its weights are."""
+    shapes = {name: list(p.shape) for name, p in graph.named_parameters()}
+    return hashlib.sha256(f"{graph.graph}{shapes}".encode()).hexdigest()
 
 
 def measure(

@@ -77,6 +77,23 @@ def find_heads(graph: fx.GraphModule, sublayers: Sequence[Sublayer], roles: Role
     return found
 
 
+def likely_heads(graph: fx.GraphModule, sublayers: Sequence[Sublayer], roles: Roles, batch: Batch) -> dict[str, Heads]:
+    """{attention: where its heads lie}: as `find_heads`, and by the first guess where heads may not be turned.
+
+    Good for counting dims, whose number does not depend on a basis.
+    """
+    known = find_heads(graph, sublayers, roles, batch)
+    found = {}
+    for sublayer in sublayers:
+        guess = next(_guesses([roles[w] for w in sublayer.parts]), None) if sublayer.unit == "head" else None
+        if guess is not None:
+            sure = known.get(sublayer.name, guess)
+            values = sure if sure.value is not None else guess
+            keys = sure if sure.key is not None else guess
+            found[sublayer.name] = Heads(keys.query, keys.key, values.value, values.output)
+    return found
+
+
 def _guesses(block: Sequence[LinearRole]) -> Iterator[Heads]:
     """Layouts that the roles of a block allow."""
     output = next((r for r in block if r.role.leaves), None)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 
 import passes
+from bpc.costs import Costs, Widths
 from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, examples_of, trace_example
-from bpc.oneshot.costs import counted, measure, probes_of, timed, timing_options
+from bpc.oneshot.costs import counted, measured, probes_of, timing_options
 from bpc.oneshot.divergence import mean_divergence
 from bpc.oneshot.estimate import compared_batches, describe_estimate, probe_batches
 from bpc.oneshot.heads import Heads, find_heads
@@ -28,7 +29,7 @@ from bpc.oneshot.progress import PhaseProgress
 from bpc.oneshot.repair import repair
 from bpc.oneshot.report import Choice, OneShotReport
 from bpc.oneshot.resume import Saved
-from bpc.oneshot.search import Costs, Selection, Widths, search
+from bpc.oneshot.search import Selection, search
 from bpc.oneshot.stream import Runner, Timeline
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
 from bpc.oneshot.target import Target, TargetError
@@ -120,7 +121,7 @@ def prune_once(
     saved = Saved(state, graph, batches, setting)
     shown.say(describe_estimate(graph, sublayers, batches, setting, target, heads))
     problem = _Problem(graph, sublayers, heads, target, multiple, alike=narrow != "freely")
-    costs, budget = problem.costs(saved, shown)
+    costs, budget = problem.costs(shown)
     if budget >= costs.total():
         shown.say(
             f"nothing to remove: the original costs {costs.total():.4g} {costs.unit}, {target} allows {budget:.4g}"
@@ -213,17 +214,12 @@ class _Problem:
     multiple: int
     alike: bool
 
-    def costs(self, saved: Saved, shown: PhaseProgress) -> tuple[Costs, float]:
-        """Costs and budget; of a speed-up from times that are measured, unless they are known."""
+    def costs(self, shown: PhaseProgress) -> tuple[Costs, float]:
+        """Costs and budget; of a speed-up from times that are measured, unless this machine remembers them."""
         if self.target.speedup is None:
             return counted(self.graph, self.sublayers, self.target, self.heads)
-        asked = (self.graph, self.sublayers, self.heads, self.target)
-        seconds = saved.seconds(self.target)
-        if seconds is None:
-            with shown.phase("timing", len(probes_of(self.sublayers, self.heads, self.alike))) as tick:
-                seconds = measure(*asked, self.alike, tick=tick)
-            saved.set_seconds(self.target, seconds)
-        return timed(*asked, seconds, self.alike)
+        with shown.phase("timing", len(probes_of(self.sublayers, self.heads, self.alike))) as tick:
+            return measured(self.graph, self.sublayers, self.heads, self.target, self.alike, tick=tick)
 
     def search(self, ladders: Mapping[str, Ladder], costs: Costs, budget: float) -> Selection:
         return search(self.sublayers, ladders, costs, budget, multiple=self.multiple, alike=self.alike)

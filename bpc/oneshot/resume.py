@@ -18,7 +18,6 @@ from bpc.oneshot.ladder import Ladder, Width
 from bpc.oneshot.ladders import Setting
 from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import Sublayer
-from bpc.oneshot.target import Target
 from bpc.writing import new_file
 
 _NAME = "one-shot.json"
@@ -35,7 +34,7 @@ class Saved:
         self, directory: str | Path | None, graph: fx.GraphModule, batches: Sequence[Batch], setting: Setting
     ) -> None:
         self._file = None if directory is None else Path(directory) / _NAME
-        self._data: dict[str, Any] = {"of": "", "ladders": {}, "seconds": {}}
+        self._data: dict[str, Any] = {"of": "", "ladders": {}}
         if self._file is None:
             return
         self._data["of"] = _fingerprint(graph, batches, setting)
@@ -69,16 +68,6 @@ class Saved:
             "losses": ladder.losses,
             "widths": {kind: width.losses for kind, width in widths.items()},
         }
-        self._write()
-
-    def seconds(self, target: Target) -> list[float] | None:
-        """Times of the probes, if they were taken with the same runtime, dtype, shape and threads."""
-        found = self._data["seconds"].get(_timing(target))
-        return None if found is None else [float(second) for second in found]
-
-    def set_seconds(self, target: Target, seconds: Sequence[float]) -> None:
-        """Keep times of the probes."""
-        self._data["seconds"][_timing(target)] = list(seconds)
         self._write()
 
     def repaired(self, selection: Selection) -> dict[str, dict[str, Tensor]]:
@@ -134,10 +123,6 @@ class Saved:
 
 def _losses(found: Mapping[str, float]) -> dict[int, float]:
     return {int(count): float(loss) for count, loss in found.items()}
-
-
-def _timing(target: Target) -> str:
-    return f"{target.runtime} {target.dtype} {target.shape[0]}x{target.shape[1]} {target.threads}"
 
 
 def _fingerprint(graph: fx.GraphModule, batches: Sequence[Batch], setting: Setting) -> str:

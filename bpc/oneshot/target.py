@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from bpc.errors import MendableError
 
@@ -12,7 +12,7 @@ class TargetError(MendableError):
     """A target that says nothing, or that a model cannot meet; the message says what can."""
 
 
-Runtime = Literal["onnx", "eager", "compiled"]
+Runtime = Literal["onnx", "onnx-cpu", "eager", "compiled"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Target:
         params: share of all parameters that is kept, between 0 and 1.
         density: share of what can be pruned (attention and feed-forward weights) that is kept.
         bytes: bytes of the weights, in the dtype the model is held in.
-        runtime: "onnx" (ONNX Runtime's CPU provider), "eager" or "compiled" (torch).
+        runtime: "onnx" or "onnx-cpu" (ONNX Runtime's CPU provider), "eager" or "compiled" (torch).
         dtype: of the timed model, "float32" or for ONNX "int8".
         shape: (batch, length) of the timed input; models without a sequence axis read the batch alone.
         threads: CPU threads; None: all.
@@ -42,6 +42,10 @@ class Target:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        if self.runtime == "onnx-cpu":  # times are of the CPU in every runtime
+            object.__setattr__(self, "runtime", "onnx")
+        if self.runtime not in get_args(Runtime):
+            raise TargetError(f"runtime={self.runtime!r} is not one of {', '.join(get_args(Runtime))}")
         given = [name for name in ("speedup", "params", "density", "bytes") if getattr(self, name) is not None]
         if len(given) != 1:
             raise TargetError(

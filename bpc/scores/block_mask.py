@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import warnings
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bpc.scores.binarize import Method, binarize, mask_blocks
+from bpc.scores.binarize import Method, binarize, keep_top, mask_blocks
 from bpc.scores.plan import MaskPlan
 from bpc.scores.schedule import Schedule
 from passes.masks.binarize import expand_blocks
+
+_TIE = 1e-9  # between blocks of one tensor: below the resolution of scores that matter
 
 _NOBODY_DRIVES = (
     "a model with block masks is being trained, and nothing moves their threshold and λ: nothing will be pruned. Train "
     "it with bpc.Trainer(program=...), or call program.set_progress(step / steps) and add program.regularization() to "
     "the loss in every step of a loop of your own"
 )
+
+
+class Decides(Protocol):
+    """What a target keeps: `bpc.scores.budget.Budget`."""
+
+    @property
+    def is_frozen(self) -> bool: ...
+
+    def kept(self, mask: BlockMask, final: bool) -> Tensor: ...
 
 
 class BlockMask(nn.Module):
@@ -56,21 +68,55 @@ class BlockMask(nn.Module):
         self.min_kept = min_kept
         self.threshold = self.schedule.threshold(0.0)
         self.driven = False  # whether anybody ever moved the threshold
+        self.tie = 0.0  # between equal levels of different masks
+        self._budget: tuple[Decides] | None = None  # in a tuple: the `MaskSet` registers it
         # Kept blocks of `magnitude` come from the weight, which only forward() sees; saved so that mask() works alone.
         if method == "magnitude":
             self.register_buffer("magnitudes", torch.full(plan.grid, torch.inf))
 
     def grid_scores(self) -> Tensor:
         """Scores in the weight's stored layout, shape ``plan.grid``; differentiable."""
-        scores = self.scores.t() if self.plan.transposed else self.scores
+        return self._laid_out(self.scores)
+
+    def _laid_out(self, scores: Tensor) -> Tensor:
+        scores = scores.t() if self.plan.transposed else scores
         if self.plan.tiles == 1:
             return scores
         return scores.repeat((self.plan.tiles, 1) if self.plan.out_dim == 0 else (1, self.plan.tiles))
+
+    @property
+    def ranked(self) -> Tensor:
+        """What blocks are ranked by: the scores as they are held, or magnitudes."""
+        return self.magnitudes if self.method == "magnitude" else self.scores
+
+    @torch.no_grad()
+    def levels(self) -> Tensor:
+        """Levels of the blocks, float64 (gM, gN): the score, or the share of blocks that rank lower; inf on the floor.
+
+        No two blocks have the same, so that any number of them can be kept.
+        """
+        ranked = self.ranked.detach()
+        places = torch.arange(ranked.numel(), device=ranked.device, dtype=torch.float64) / ranked.numel()
+        if self.method == "sigmoid_threshold":
+            levels = ranked.double() + _TIE * places.view(ranked.shape)
+        else:
+            order = ranked.flatten().argsort(stable=True)
+            levels = torch.empty_like(places).scatter_(0, order, places).view(ranked.shape)
+        levels += self.tie
+        if self.min_kept > 0:
+            levels[keep_top(ranked, self.min_kept)] = torch.inf
+        return levels if self.method == "magnitude" else self._laid_out(levels)
+
+    def follow(self, budget: Decides) -> None:
+        """Keep what ``budget`` decides, in the place of thresholds of a schedule."""
+        self._budget = (budget,)
 
     def kept_blocks(self, final: bool | None = None) -> Tensor:
         """Bool grid (gM, gN). ``final=None``: the current threshold while training, the final one otherwise."""
         if final is None:
             final = not self.training
+        if self._budget is not None:
+            return self._budget[0].kept(self, final)
         ranked = self.magnitudes if self.method == "magnitude" else self.grid_scores().detach()
         threshold = self.schedule.final if final else self.threshold
         return binarize(ranked, self.method, threshold, self.min_kept)
@@ -97,7 +143,10 @@ class BlockMask(nn.Module):
             rows, columns = self.plan.grid
             with torch.no_grad():
                 self.magnitudes = weight.detach().abs().view(rows, m, columns, n).sum(dim=(1, 3))
-        return mask_blocks(weight, self.grid_scores(), self.kept_blocks(), self.plan.block)
+        scores = self.grid_scores()
+        if self._budget is not None and self._budget[0].is_frozen:
+            scores = scores * 0.0  # no gradient, but one for every rank to average
+        return mask_blocks(weight, scores, self.kept_blocks(), self.plan.block)
 
     def extra_repr(self) -> str:
         return f"{self.plan.weight}, blocks {self.plan.block}, {self.method}, scores={self.plan.scores!r}"

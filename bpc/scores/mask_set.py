@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from bpc.costs import Costs
 from bpc.hub.masks import note_masks
 from bpc.scores.attach import attach_masks, detach_masks
 from bpc.scores.binarize import Method
 from bpc.scores.block_mask import BiasMask, BlockMask
+from bpc.scores.budget import Budget
 from bpc.scores.plan import MaskPlan
 from bpc.scores.schedule import Schedule
+from bpc.scores.units import Units
 from passes import MaskError
 
 MODULE_NAME = "block_masks"  # of the MaskSet inside a model it is attached to; part of the checkpoint's key names
@@ -33,6 +37,8 @@ class MaskSettings:
 def _go_on_from_loaded(module: nn.Module, _: object) -> None:
     """After a checkpoint was loaded. A function with a name, so that masked models can be pickled."""
     assert isinstance(module, MaskSet)
+    if module.budget is not None:
+        module.budget.loaded()
     module.set_progress(float(module.progress))
 
 
@@ -68,7 +74,17 @@ class MaskSet(nn.Module):
             if plan.bias is not None:
                 self._biases[plan.bias] = BiasMask(mask)
         self.groups = {group: tuple(keys) for group, keys in groups.items()}
+        self.budget: Budget | None = None
         self.register_load_state_dict_post_hook(_go_on_from_loaded)
+
+    def spend(self, units: Sequence[Units], costs: Costs, wanted: float) -> Budget:
+        """Let the masks meet ``wanted``, in the unit of ``costs``, in the place of thresholds of the schedule."""
+        self.budget = Budget(units, costs, wanted, self._blocks)
+        order = {key: number for number, key in enumerate(self.scores)}
+        for mask in self._blocks.values():
+            mask.tie = 1e-13 * order[mask.plan.scores.replace(".", "/")]
+            mask.follow(self.budget)
+        return self.budget
 
     def train(self, mode: bool = True) -> MaskSet:
         """Switch every mask between the current threshold (training) and the final one (evaluation)."""
@@ -91,18 +107,25 @@ class MaskSet(nn.Module):
             raise ValueError(f"progress is the finished share of the run, between 0 and 1; got {progress}.")
         self._now = progress
         self.progress.fill_(progress)
+        if self.budget is not None:
+            self.budget.advance(self.settings.schedule.remaining(progress))
         for mask in self._blocks.values():
             mask.threshold = self.threshold
             mask.driven = True
 
     @property
     def threshold(self) -> float:
-        """τ now."""
+        """τ now: what σ(S) has to exceed, or the share of blocks that is kept (with a target, of most weights)."""
+        if self.budget is not None:
+            level = self.budget.threshold
+            return _sigmoid(level) if self.settings.method == "sigmoid_threshold" else 1.0 - max(level, 0.0)
         return self.settings.schedule.threshold(self._now)
 
     @property
     def regularization_ramp(self) -> float:
-        """Factor on every λ now, 0..1."""
+        """Factor on every λ now, 0..1; 0 once a target has frozen the masks."""
+        if self.budget is not None and self.budget.is_frozen:
+            return 0.0
         return self.settings.schedule.ramp(self._now)
 
     @property
@@ -169,3 +192,7 @@ class MaskSet(nn.Module):
         detach_masks(model)
         model._modules.pop(MODULE_NAME, None)
         note_masks(model, attached=False)
+
+
+def _sigmoid(level: float) -> float:
+    return 1.0 / (1.0 + math.exp(-level)) if level > -700.0 else 0.0

@@ -29,6 +29,8 @@ def describe(logs: dict[str, Any], masks: MaskSet | None) -> str:
         parts.append(f"loss {float(logs['loss']):.3f}")
     if "threshold" in logs:
         parts += [f"τ {logs['threshold']:.3f}", f"λ {logs['lambda']:.1f}", f"density {logs['density']:.0%}"]
+    if "cost" in logs:
+        parts.append(f"cost {logs['cost']:.1%} → {logs['cost_asked']:.1%}")
     if masks is not None and "heads" in logs:
         structure = live_structure(masks)
         parts.append(f"heads {logs['heads']}/{sum(structure.total_heads)}")

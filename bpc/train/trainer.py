@@ -168,7 +168,7 @@ class Trainer(DistillingTrainer):
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         if self.mask_set is None:
             return super().training_step(model, *args, **kwargs)
-        self.mask_set.set_progress(min(1.0, self.state.global_step / max(self.state.max_steps, 1)))
+        self.mask_set.set_progress(self._done())
         penalty = None
         if self.accelerator.sync_gradients:  # once a step: the same on all ranks, over which gradients are averaged
             penalty = self.mask_set.regularization()
@@ -176,10 +176,13 @@ class Trainer(DistillingTrainer):
         loss = super().training_step(model, *args, **kwargs)
         return loss if penalty is None else loss + penalty.detach()
 
+    def _done(self) -> float:
+        """The finished share of the run."""
+        return min(1.0, self.state.global_step / max(self.state.max_steps, 1))
+
     def _threshold_arrived(self) -> bool:
         """Whether what is left of the run has the final threshold; True without masks."""
-        done = self.state.global_step / max(self.state.max_steps, 1)
-        return self.mask_set is None or self.mask_set.settings.schedule.remaining(done) == 0
+        return self.mask_set is None or self.mask_set.settings.schedule.remaining(self._done()) == 0
 
     # ---- the best checkpoint ---------------------------------------------------------------------------------------
 
@@ -190,17 +193,22 @@ class Trainer(DistillingTrainer):
     # ---- what is seen while it runs --------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add threshold, λ factor, density, live heads and FFN dims to every training log.
+        """Add threshold, λ factor, density, live heads and FFN dims, and cost now and asked, to every training log.
 
         Raises `passes.MaskError`, and so ends the run, once scores are NaN.
         """
         if self.mask_set is not None and "loss" in logs:
             self.mask_set.check_scores()  # before more hours go into a run that diverged
-            structure = live_structure(self.mask_set)
+            if (budget := self.mask_set.budget) is not None:
+                self.mask_set.set_progress(self._done())  # the scores have moved since the step chose its masks
+                whole = budget.costs().total()
+                logs["cost"] = round(budget.cost() / whole, 4)
+                logs["cost_asked"] = round(budget.wanted / whole, 4)
             logs["score_learning_rate"] = score_groups(self.optimizer, self.mask_set)[-1]["lr"]
             logs["threshold"] = round(self.mask_set.threshold, 5)
             logs["lambda"] = round(self.mask_set.largest_regularization, 4)
             logs["density"] = round(self.mask_set.density(), 4)
+            structure = live_structure(self.mask_set)
             logs["heads"] = sum(structure.heads)
             logs["ffn_dims"] = sum(structure.ffn_dims)
         super().log(logs, *args, **kwargs)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import passes
+from bpc.costs import Widths
 from bpc.oneshot.batches import trace_example
 from bpc.oneshot.costs import counted, probe_graph, probes_of, timed
 from bpc.oneshot.heads import find_heads
 from bpc.oneshot.ladder import Ladder
 from bpc.oneshot.masks import columns_mask, masks_of
 from bpc.oneshot.prune import _as_traced
-from bpc.oneshot.search import Selection, Widths
+from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import find_sublayers
 from bpc.oneshot.target import Target
 from passes.ir.graph import get_attribute

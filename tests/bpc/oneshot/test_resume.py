@@ -13,7 +13,6 @@ from bpc.oneshot.ladders import Setting
 from bpc.oneshot.resume import Saved
 from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import find_sublayers
-from bpc.oneshot.target import Target
 from passes.structure.roles import find_roles
 from tests.bpc.oneshot.models import made
 
@@ -26,11 +25,8 @@ def test_the_same_run_goes_on_and_others_begin_anew(tmp_path: Path) -> None:
     assert saved.ladders() == {}
     ladder = Ladder((2, 0, 1, 3), {0: 0.5, 2: 0.125})
     saved.add_ladder(layer, ladder)
-    saved.set_seconds(Target(speedup=2), [1.0, 0.5])
     again = Saved(tmp_path / "state", graph, batches, Setting())
     assert again.ladders() == {layer.name: ladder}
-    assert again.seconds(Target(speedup=3)) == [1.0, 0.5]
-    assert again.seconds(Target(speedup=2, shape=(1, 64))) is None
     assert Saved(tmp_path / "state", graph, batches[:3], Setting()).ladders() == {}
     assert Saved(tmp_path / "state", graph, batches, Setting(ridge=0.5)).ladders() == {}
     with torch.no_grad():

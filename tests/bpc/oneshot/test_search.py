@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bpc.costs import Costs, Widths
 from bpc.oneshot.ladder import Ladder, Width
-from bpc.oneshot.search import Costs, Selection, Widths, choices, search, widths
+from bpc.oneshot.search import Selection, choices, search, widths
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import TargetError
 from passes.structure.role import Family

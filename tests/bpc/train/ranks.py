@@ -36,7 +36,22 @@ def main(out: Path) -> None:
         )
         found = run(make, rows(make.__name__), arguments)
         torch.save(found, out / f"{make.__name__}-{os.environ['RANK']}.pt")
+    torch.save(to_a_target(out, settings), out / f"target-{os.environ['RANK']}.pt")
     (out / f"refusals-{os.environ['RANK']}.txt").write_text("\n".join(refusals(out, settings)))
+
+
+def to_a_target(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Masks, scores and prices after a run whose ranks timed the model differently, each for itself."""
+    program = bpc.compile(classifier(0), SPEC, target=bpc.Target(density=0.5))
+    budget = program.mask_set.budget
+    assert budget is not None
+    budget.prices *= 1.0 + 0.3 * int(os.environ["RANK"]) * torch.arange(len(budget.prices)) / len(budget.prices)
+    arguments = TrainingArguments(
+        str(out / "run"), max_steps=6, per_device_train_batch_size=2, learning_rate=1e-2, logging_steps=1, **settings
+    )
+    bpc.Trainer(program=program, args=arguments, train_dataset=rows("classifier")).train()
+    scores = {name: score.detach() for name, score in program.mask_set.scores.items()}
+    return {"masks": program.masks(), "scores": scores, "prices": budget.prices, "cost": budget.cost()}
 
 
 def refusals(out: Path, settings: dict[str, Any]) -> list[str]:

@@ -56,6 +56,16 @@ def test_two_ranks_are_one_process(two_ranks: Path, make: type) -> None:
         assert_same(torch.load(two_ranks / f"{make.__name__}-{rank}.pt"), wanted)
 
 
+def test_ranks_agree_on_what_a_target_leaves(two_ranks: Path) -> None:
+    first, second = (torch.load(two_ranks / f"target-{rank}.pt") for rank in "01")
+    for what in ("scores", "masks"):
+        assert first[what].keys() == second[what].keys()
+        assert all(torch.equal(value, second[what][name]) for name, value in first[what].items())
+    assert torch.equal(first["prices"], second["prices"])
+    assert not all(mask.all() for mask in first["masks"].values())
+    assert first["cost"] == second["cost"] <= float(first["prices"][0])
+
+
 def test_sharded_parameters_are_refused_by_name(two_ranks: Path) -> None:
     for rank in "01":
         asked, sharded, compiled = (two_ranks / f"refusals-{rank}.txt").read_text().splitlines()
