@@ -87,7 +87,7 @@ def _units(sublayer: Sublayer, roles: Roles, masked: Mapping[str, MaskPlan], hea
         values = tuple(f for role in own for f in _dims(role, sublayer.count, masked, gated=len(own) > 2))
         return Units(sublayer.name, str(sublayer.family), sublayer.count, values)
     if heads is None or heads.output is None:
-        raise AssertionError(f"{sublayer.name}: an attention whose heads are known has an output")
+        raise AssertionError(f"{sublayer.name}: find_sublayers leaves out attentions whose heads are not known")
     values = tuple(_shaped(h, sublayer) for h in (heads.output, heads.value) if h is not None)
     scores: tuple[Features, ...] = ()
     if heads.query is not None and heads.key is not None:

