@@ -8,6 +8,8 @@ prints the blob that repeats it (``@reproduce_failure``).
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ import torch._dynamo.config
 from hypothesis import HealthCheck, settings
 
 import bpc.timing.remember
+
+os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="bpc-tests-"))  # read when datasets is imported
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(

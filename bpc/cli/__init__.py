@@ -1,4 +1,4 @@
-"""The command line: ``bpc prune | oneshot | inspect | shrink | trim-vocab | verify | export | bench``, a thin layer.
+"""The command line: a thin layer over the Python API, one module per command.
 
 Heavy imports happen inside the commands, so that ``--help`` answers at once.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from bpc.cli.bench import bench
+from bpc.cli.evaluate import evaluate
 from bpc.cli.export import export
 from bpc.cli.inspect import inspect
 from bpc.cli.oneshot import oneshot
@@ -27,5 +28,6 @@ app = typer.Typer(
 )
 for command in (prune, oneshot, inspect, shrink, trim_vocab, verify, export, bench):
     app.command()(command)
+app.command("eval")(evaluate)
 
 __all__ = ["app"]

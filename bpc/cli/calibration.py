@@ -10,9 +10,9 @@ import transformers
 from torch import Tensor, nn
 
 from bpc import configs
-from bpc.cli.data import read_columns, read_texts
 from bpc.cli.trust import TRUSTED
 from bpc.oneshot.batches import token_chunks
+from bpc.tasks.data import read_texts
 from bpc.terminal.errors import CommandError
 
 
@@ -44,12 +44,10 @@ def read_examples(
     if tokenizer is None:
         raise CommandError(f"the model's directory has no tokenizer, and {path} holds texts; save one into it")
     if not path.is_file():
-        raise CommandError(f"{path} is no file; give one of texts (.txt, .csv, .tsv or .jsonl)")
+        raise CommandError(f"{path} is no file; give one of texts (.txt, .csv, .tsv, .jsonl, .json or .parquet)")
+    texts = read_texts(str(path), text, pair)
     if pair is not None:
-        rows = read_columns(path, (text, pair))[:samples]
-        encoded = [tokenizer(row[text], row[pair], truncation=True, max_length=max_length) for row in rows]
-        return [dict(row) for row in encoded]
-    texts = read_texts(path, text)
+        return [dict(tokenizer(*row, truncation=True, max_length=max_length)) for row in texts[:samples]]
     if isinstance(model, transformers.GenerationMixin) and not getattr(model.config, "is_encoder_decoder", False):
         per_batch = max(1, batch_size * max_length // 1024)
         return list(token_chunks(texts, tokenizer, samples=samples, length=max_length, batch_size=per_batch))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,16 @@ from bpc.writing import write_text
 FILE = "run.json"
 
 
-def digest_of_rows(rows: Any) -> str:
+def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
     """sha256 of data as read: the same for another file with the same rows in the same order."""
-    return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=_digest_of_image).encode() + b"\n")
+    return found.hexdigest()
+
+
+def _digest_of_image(image: Any) -> str:
+    return hashlib.sha256(image.mode.encode() + image.tobytes()).hexdigest()
 
 
 def digest_of_weights(directory: Path) -> str:

@@ -1,4 +1,4 @@
-"""``bpc prune``: fine-prune a text classifier and compile the result."""
+"""``bpc prune``: fine-prune a model on labelled data and compile the result."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 @reports_errors
 def prune(
     context: typer.Context,
-    model: Annotated[Path, typer.Option(help="Model directory to start from, with its tokenizer.")],
-    data: Annotated[Path, typer.Option(help="Training data: .csv, .tsv or .jsonl with a text and a label column.")],
+    model: Annotated[Path, typer.Option(help="Model directory to start from, with its tokenizer or image processor.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Training data: .csv, .tsv, .jsonl, .json (also SQuAD's), .parquet, a folder of images, or a data "
+            "set on the hub: owner/name[:config][:split]."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Where checkpoints, masks and the small model go; made if missing.")],
     spec: Annotated[str, typer.Option(help="Preset name, or a TOML, YAML or JSON file.")] = "hybrid",
     target_speedup: Speedup = None,
@@ -31,40 +37,69 @@ def prune(
     dtype: Dtype = "float32",
     shape: Shape = "8x64",
     threads: Threads = None,
-    evaluate: Annotated[Path | None, typer.Option("--eval", help="Held-out data, same columns: accuracy.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What the data are for, e.g. regression; by its columns if left out.", show_default=False),
+    ] = None,
+    evaluate: Annotated[
+        str | None, typer.Option("--eval", help="Held-out data, same columns: what pruning costs.")
+    ] = None,
     teacher: Annotated[Path | None, typer.Option(help="Fine-tuned model directory to distil from.")] = None,
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    columns: Annotated[
+        list[str] | None, typer.Option(help="role=COLUMN, e.g. tags=ner_tags; may be given again.", show_default=False)
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text, if not text.", show_default=False)] = None,
     pair: Annotated[str | None, typer.Option(help="Column of the second text, for pairs.")] = None,
-    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    label: Annotated[str | None, typer.Option(help="Column of the label, if not label.", show_default=False)] = None,
+    dense_epochs: Annotated[
+        float,
+        typer.Option(min=0, help="First fine-tune the whole model, the start and teacher of what follows."),
+    ] = 0.0,
+    dense_learning_rate: Annotated[float, typer.Option(min=0, help="Of that fine-tuning.")] = 5e-5,
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the training data.")] = 4.0,
     fill_epochs: Annotated[float, typer.Option(min=0, help="More passes, where the spec says to fill.")] = 2.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
     learning_rate: Annotated[
         float, typer.Option(min=0, help="Of the weights; the scores' is chosen by the run's length.")
     ] = 3e-5,
     max_length: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens a text is cut to; default 128, or what the model has positions for."),
+        typer.Option(
+            min=1,
+            help="Tokens an example is cut to; by the task (128, questions 384) and the model.",
+            show_default=False,
+        ),
     ] = None,
+    freeze_embeddings: Annotated[
+        bool, typer.Option("--freeze-embeddings", help="Leave the input embeddings as they are: faster steps.")
+    ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
+    time_it: Annotated[
+        bool, typer.Option("--time/--no-time", help="Time both models on ONNX Runtime at the end.")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of data order and initialisation.")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Train block scores and weights together, then compile the masks away into OUT/small.
 
+    Tasks: classification (of texts or pairs), regression, multi-label, token-classification, question-answering,
+    seq2seq, causal-lm, image-classification.
+
     Ctrl-C and SIGTERM save a checkpoint; the same command with --resume goes on exactly where it stopped, or, after a
     kill, at the newest complete checkpoint. OUT/masked and OUT/masks.safetensors hold the fine-tuned weights and the
-    masks, for `bpc shrink`. Other tasks than text classification: use `bpc.Trainer` from Python.
+    masks, for `bpc shrink`; OUT/result.json what the table at the end says. Other tasks and loops: `bpc.Trainer` from
+    Python.
 
     With a target the small model costs what was asked; without one, the spec's λ and threshold decide.
     """
     import torch
 
-    from bpc.cli.data import Columns, LabelledTexts, labels_of, read_table
     from bpc.cli.fingerprint import check_same_run, digest_of_rows, digest_of_weights
-    from bpc.cli.models import load_tokenizer, read_config, save_tokenizer, some
-    from bpc.cli.training import Run, class_order, load_classifier, load_teacher
+    from bpc.cli.models import keep_processors, save_tokenizer, some
+    from bpc.cli.outcome import Outcome
+    from bpc.cli.tasks import class_order, column_names, length_for, named_rows, processor_for, task_of
+    from bpc.cli.training import Run, load_for, load_teacher
     from bpc.hub.load import WEIGHT_FILES
     from bpc.inputs import example_inputs
     from bpc.program import compile
@@ -92,63 +127,74 @@ def prune(
             shape=shape,
             threads=threads,
         )
-    checkpoints = check_output(out, rules, resume)
-    positions = getattr(read_config(model), "max_position_embeddings", None)
-    max_length = max_length or min(128, positions or 128)
-    if positions and max_length > positions:
-        raise CommandError(
-            f"--max-length {max_length}: the model has positions for {positions} tokens; give at most that"
-        )
-    tokenizer = load_tokenizer(model)
-    if tokenizer is None:
-        raise CommandError(
-            f"{model} has no tokenizer (tokenizer.json); save one there: tokenizer.save_pretrained({str(model)!r})"
-        )
-    columns = Columns(text, pair, label)
-    rows = read_table(data, columns)
-    labels = class_order(model, labels_of(rows, columns))
-    if len(labels) < 2:
-        raise CommandError(f"{data}: every row has the label {labels[0]!r}; a classifier needs two or more")
-    held_out = read_table(evaluate, columns) if evaluate else None
+    check_output(out, rules, resume)
+    names = column_names(columns, text=text, pair=pair, label=label)
+    rows = named_rows(data, names)
+    kind = task_of(task, rows, data)
+    chosen = kind(processor_for(kind, model), length_for(kind, model, max_length))
+    rows = chosen.check(rows, data)
+    chosen.learn(rows)
+    if chosen.classes is not None:
+        chosen.classes = class_order(model, chosen.classes)
+    held_out = chosen.check(named_rows(evaluate, names, "validation"), evaluate) if evaluate else None
+    console.print(f"{kind.name}: {len(rows):,} examples" + (f", {len(held_out):,} held out" if held_out else ""))
     check_same_run(
         out,
         {
+            "task": kind.name,
             "data": digest_of_rows(rows),
-            "labels": labels,
+            "labels": chosen.classes,
             "epochs": epochs,
+            "dense epochs": dense_epochs,
+            "dense learning rate": dense_learning_rate,
             "base weights": digest_of_weights(model),
             "teacher": digest_of_weights(teacher) if teacher else None,
             "batch size": batch_size,
             "learning rate": learning_rate,
-            "max length": max_length,
+            "max length": chosen.max_length,
+            "frozen embeddings": freeze_embeddings,
             "seed": seed,
             "bf16": bf16,
             "target": None if target is None else str(target),
         },
         resume,
     )
-    run = Run(
-        data=LabelledTexts(rows, columns, labels, tokenizer, max_length),
-        held_out=LabelledTexts(held_out, columns, labels, tokenizer, max_length) if held_out else None,
-        teacher=load_teacher(teacher, labels) if teacher else None,
-        tokenizer=tokenizer,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        bf16=bf16,
-        seed=seed,
-    )
+    run = Run(chosen, chosen.encode(rows), held_out, batch_size, bf16, seed)
+
+    def save_processors(directory: Path) -> None:
+        if chosen.tokenizer is not None:
+            save_tokenizer(chosen.tokenizer, directory)
+        keep_processors(model, directory)
+
+    def save(network: Any, directory: Path) -> None:
+        with new_files(directory, keystones=("config.json",), replaces=WEIGHT_FILES) as staged:
+            network.save_pretrained(staged)
+        save_processors(directory)
+
     torch.manual_seed(seed)  # a new head is random
     network: Any
-    network, new = load_classifier(model, labels)
+    start = model
+    network, new = load_for(chosen, start)
     if new:
         console.print(f"new weights, which start at random: {some(new)}")
+    if dense_epochs:
+        start = out / "original"
+        if not (start / "config.json").exists():
+            run.train(out / "original-checkpoints", dense_epochs, dense_learning_rate, "fine-tuning", model=network)
+            save(network, start)
+        network, new = load_for(chosen, start)
+        teacher = teacher or start
+    outcome = Outcome(run, rows, network, [] if new else run.scores(network))
+    if outcome.original:
+        console.print(f"original: {', '.join(map(str, outcome.original))}")
     if target is not None and target.speedup is not None:
         console.print("timing the model, unless this machine remembers it")
-    program = compile(network, rules, example_inputs(network, tokenizer), target=target)
+    program = compile(network, rules, example_inputs(network, chosen.tokenizer), target=target)
+    if freeze_embeddings:
+        network.get_input_embeddings().requires_grad_(False)
     write_text(out / "spec.json", rules.model_dump_json(indent=1))
-    trainer = run.train(checkpoints, epochs, "pruning", program=program)
-    if held_out:
-        console.print(run.accuracy(trainer))
+    taught = load_teacher(chosen, teacher) if teacher else None
+    run.train(out / "checkpoints", epochs, learning_rate, "pruning", program=program, teacher=taught)
     save_masks(program.masks(), out / "masks.safetensors")
     with console.status("compiling"):
         dense = program.shrink()
@@ -156,33 +202,32 @@ def prune(
         console.print(f"asked for {target}: {program.describe_cost()}")
     console.print(str(dense.report))
     program.detach()
-    with new_files(out / "masked", keystones=("config.json",), replaces=WEIGHT_FILES) as staged:
-        network.save_pretrained(staged)
+    save(network, out / "masked")
     if rules.fill:
         small: Any = dense.module
         fill_zeros(small, [plan.weight for plan in program.plans], torch.Generator().manual_seed(seed))
-        trainer = run.train(out / "fill-checkpoints", fill_epochs, "filling", model=small)
-        if held_out:
-            console.print(run.accuracy(trainer))
+        run.train(out / "fill-checkpoints", fill_epochs, learning_rate, "filling", model=small, teacher=taught)
     dense.save_pretrained(out / "small")
-    for directory in ("small", "masked"):
-        save_tokenizer(tokenizer, out / directory)
+    save_processors(out / "small")
+    with console.status("measuring"):
+        result = outcome.finish(dense, start, out, timed=time_it)
+    console.print(result)
     console.print(f"small model: {out / 'small'}")
 
 
-def check_output(out: Path, spec: Spec, resume: bool) -> Path:
-    """The directory for checkpoints. Raises `CommandError` where old ones and ``--resume`` do not fit together."""
+def check_output(out: Path, spec: Spec, resume: bool) -> None:
+    """Raise `CommandError` where checkpoints in ``out`` and ``--resume`` do not fit together."""
     from bpc.spec import load_spec
     from bpc.train.checkpoints import checkpoints_in, newest_complete
 
     checkpoints, written = out / "checkpoints", out / "spec.json"
     found = checkpoints_in(checkpoints)
-    if resume and not found:
+    earlier = checkpoints_in(out / "original-checkpoints")
+    if resume and not (found or earlier):
         raise CommandError(f"--resume: {checkpoints} holds no checkpoint")
-    if resume and newest_complete(checkpoints) is None:
+    if resume and found and newest_complete(checkpoints) is None:
         raise CommandError(f"--resume: {checkpoints} holds no complete checkpoint; remove it to start again")
-    if found and not resume:
+    if (found or earlier) and not resume:
         raise CommandError(f"{checkpoints} holds checkpoints already: add --resume to go on, or choose another --out")
     if resume and written.exists() and load_spec(written) != spec:
         raise CommandError(f"--resume: the run in {out} used another spec ({written}); give that one")
-    return checkpoints

@@ -1,60 +1,62 @@
-"""One resumable training run of a text classifier, as `bpc prune` needs it (twice, where a spec asks to fill)."""
+"""One resumable training run, as `bpc prune` needs it: of the original, the masked and the small model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 import typer
 from torch import nn
 
-from bpc.cli.data import LabelledTexts
-from bpc.cli.models import pretrained, read_config, some
+from bpc.cli.models import pretrained, some
+from bpc.cli.tasks import own_classes
 from bpc.cli.trust import TRUSTED
 from bpc.dense import load
 from bpc.directory import is_dense_directory
+from bpc.tasks import Task
+from bpc.tasks.evaluate import by_module, evaluate
+from bpc.tasks.score import Score
 from bpc.terminal.errors import CommandError
 from bpc.train import ResumableInterrupt, Trainer
 from bpc.train.checkpoints import newest_complete
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 @dataclass(frozen=True)
 class Run:
-    """What both runs have in common."""
+    """What all runs have in common."""
 
-    data: LabelledTexts
-    held_out: LabelledTexts | None
-    teacher: nn.Module | None
-    tokenizer: Any
+    task: Task
+    data: Any  # encoded rows
+    held_out: Dataset | None
     batch_size: int
-    learning_rate: float
     bf16: bool
     seed: int
 
-    def train(self, checkpoints: Path, epochs: float, title: str, **what: Any) -> Trainer:
-        """Train ``program=`` or ``model=``, from the last checkpoint if there is one.
+    def train(self, checkpoints: Path, epochs: float, learning_rate: float, title: str, **what: Any) -> Trainer:
+        """Train ``program=`` or ``model=``, by ``teacher=`` if there is one, from the last checkpoint if there is one.
 
         Exits with code 130 after Ctrl-C and 143 after SIGTERM, once a checkpoint is written.
         """
         stop = ResumableInterrupt()
+        trained = what["program"].module if "program" in what else what["model"]
         trainer = Trainer(
             **what,
             title=title,
-            teacher=self.teacher,
             train_dataset=self.data,
-            eval_dataset=self.held_out,
-            processing_class=self.tokenizer,
-            compute_metrics=accuracy,
+            processing_class=self.task.processor,
+            data_collator=self.task.collator(trained),
             callbacks=[stop],
             args=transformers.TrainingArguments(
                 output_dir=str(checkpoints),
                 num_train_epochs=epochs,
                 per_device_train_batch_size=self.batch_size,
-                per_device_eval_batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
+                learning_rate=learning_rate,
                 logging_steps=10,
                 disable_tqdm=False,
                 save_total_limit=2,
@@ -64,6 +66,7 @@ class Run:
                 bf16=self.bf16,
                 seed=self.seed,
                 dataloader_pin_memory=False,
+                remove_unused_columns=False,  # the task gives what the model takes
             ),
         )
         trainer.train(resume_from_checkpoint=newest_complete(checkpoints))
@@ -74,62 +77,48 @@ class Run:
             raise typer.Exit(128 + stop.signal)
         return trainer
 
-    def accuracy(self, trainer: Trainer) -> str:
-        """Accuracy on the held-out rows, in words."""
-        return f"accuracy {trainer.evaluate()['eval_accuracy']:.4f}"
+    def scores(self, model: nn.Module) -> list[Score]:
+        """The task's metrics on the held-out rows; none without such rows."""
+        if self.held_out is None:
+            return []
+        return evaluate(self.task, by_module(model), self.held_out, self.batch_size, model)
 
 
-def class_order(directory: Path, labels: list[str]) -> list[str]:
-    """The labels in the order of a model's own classes, where it has exactly these; else as they are."""
-    own = _own_labels(directory)
-    return own if sorted(own) == sorted(labels) else labels
-
-
-def load_classifier(directory: Path, labels: list[str]) -> tuple[nn.Module, list[str]]:
-    """A sequence classifier with one output per label, and the names of its new, random weights (the head's).
+def load_for(task: Task, directory: Path) -> tuple[nn.Module, list[str]]:
+    """The directory's model with the task's head, and the names of its new, random weights (the head's).
 
     Raises `CommandError` for a directory that cannot be read, and for a small model with other classes.
     """
-    names = dict(enumerate(labels))
-    own = _own_labels(directory)
     if is_dense_directory(directory):
-        if len(own) != len(labels):
+        if task.classes is not None and len(own := own_classes(directory)) != len(task.classes):
             raise CommandError(
-                f"{directory} is a small model with {len(own)} classes, the data has {len(labels)} labels: start from "
-                "the dense model"
+                f"{directory} is a small model with {len(own)} classes, the data has {len(task.classes)} labels: start "
+                "from the original model"
             )
-        return load(directory, trust_remote_code=TRUSTED.get()).module, []
-    return pretrained(
-        transformers.AutoModelForSequenceClassification,
-        directory,
-        num_labels=len(labels),
-        id2label=names,
-        label2id={label: i for i, label in names.items()},
-    )
+        model: nn.Module = load(directory, trust_remote_code=TRUSTED.get()).module
+        return model, []
+    model, new = pretrained(getattr(transformers, task.auto_class), directory, **task.head())
+    padding = getattr(task.processor, "pad_token_id", None)
+    config: Any = model.config
+    if getattr(config, "pad_token_id", None) is None and padding is not None:
+        config.pad_token_id = padding  # by which a classifier of texts finds the last token
+    return model, new
 
 
-def load_teacher(directory: Path, labels: list[str]) -> nn.Module:
-    """A fine-tuned classifier of these labels. Raises `CommandError` for one with random weights or another order."""
-    own = _own_labels(directory)
-    if sorted(own) == sorted(labels) and own != labels:
-        raise CommandError(
-            f"--teacher {directory} orders its classes {', '.join(own)}, the model {', '.join(labels)}: its logits "
-            "would be taken for those of other classes. Fine-tune it with the model's order"
-        )
-    teacher, missing = load_classifier(directory, labels)
+def load_teacher(task: Task, directory: Path) -> nn.Module:
+    """A fine-tuned model for the task. Raises `CommandError` for random weights and another order of classes."""
+    if task.classes is not None:
+        own = own_classes(directory)
+        if sorted(own) == sorted(task.classes) and own != task.classes:
+            raise CommandError(
+                f"--teacher {directory} orders its classes {', '.join(own)}, the model {', '.join(task.classes)}: its "
+                "logits would be taken for those of other classes. Fine-tune it with the model's order"
+            )
+    teacher, missing = load_for(task, directory)
     if missing:
+        labels = f" of the {len(task.classes)} labels {some(task.classes)}" if task.classes else ""
         raise CommandError(
-            f"--teacher {directory} is no classifier of the {len(labels)} labels {some(labels)}: it has no fitting "
-            f"{some(missing)}. Fine-tune it on this task first, or leave the teacher out"
+            f"--teacher {directory} is no model for {task.name}{labels}: it has no fitting {some(missing)}. Fine-tune "
+            "it on this task first, or leave the teacher out"
         )
     return teacher
-
-
-def _own_labels(directory: Path) -> list[str]:
-    return [str(name) for _, name in sorted(read_config(directory).id2label.items())]
-
-
-def accuracy(prediction: Any) -> dict[str, float]:
-    """Share of rows whose highest logit is the label's."""
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    return {"accuracy": float((logits.argmax(-1) == prediction.label_ids).mean())}

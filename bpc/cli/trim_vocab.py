@@ -37,11 +37,11 @@ def trim_vocab(
     Texts of kept tokens are tokenised as before, and the model computes the same for them; both are verified before
     anything is written. Special tokens, bytes and characters stay.
     """
-    from bpc.cli.data import read_texts
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
     from bpc.cli.trust import TRUSTED
     from bpc.dense import DenseModel, is_dense_directory, load
     from bpc.hub.load import WEIGHT_FILES
+    from bpc.tasks.data import read_texts
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
     from bpc.vocabulary.trim import trim_vocabulary
@@ -50,7 +50,7 @@ def trim_vocab(
     console = quiet_console()
     check_directory("--out", out, model)
     claim_directory(context, "--out", out)
-    read, held_out = read_texts(texts, text), None if check is None else read_texts(check, text)
+    read, held_out = read_texts(str(texts), text), None if check is None else read_texts(str(check), text)
     with console.status("loading"):
         tokenizer = load_tokenizer(model)
         if tokenizer is None:

@@ -22,7 +22,7 @@ def run(*arguments: Any) -> Result:
 
 def prune(model: Path, data: Path, out: Path, spec: Path, *more: Any) -> Result:
     options = {"--model": model, "--data": data, "--out": out, "--spec": spec, "--epochs": 2, "--batch-size": 8}
-    return run("prune", *(part for option in options.items() for part in option), *more)
+    return run("prune", *(part for option in options.items() for part in option), "--no-time", *more)
 
 
 def heads_masks(model: Path) -> dict[str, torch.Tensor]:

@@ -80,7 +80,7 @@ def test_files_of_no_texts_are_refused(model_directory: Path, tmp_path: Path) ->
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "labels.csv").write_text("label\n1\n0\n")
     for name, message in [
-        ("empty.txt", "has no lines of text"),
+        ("empty.txt", "has no texts"),
         ("labels.csv", "has no column 'text'; its columns: label"),
         ("missing.txt", "is no file"),
     ]:
