@@ -44,12 +44,24 @@ _HOMES = {
     "trim_vocabulary": "bpc.vocabulary.trim",
 }
 
+_PACKAGES = ("bench", "report", "tasks", "train")
+
 
 def __getattr__(name: str) -> Any:
     """Public names come in when they are used: torch and transformers take seconds, and `bpc --help` needs neither."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("block-pruning-compiler")
+    if name in _PACKAGES:
+        return import_module(f"bpc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'bpc' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES, "__version__"})
 
 
 register_when_needed()  # from_pretrained loads small models from now on

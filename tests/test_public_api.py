@@ -18,6 +18,8 @@ def test_bpc_exports_exactly_these_names() -> None:
     ]  # fmt: skip
     for name in bpc.__all__:
         assert callable(getattr(bpc, name)), name
+    assert {*bpc.__all__, "__version__", "bench", "train"} <= set(dir(bpc))
+    assert bpc.bench.compare.__name__ == "compare"
 
 
 def test_what_passes_promises_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from bpc.terminal.errors import CommandError
@@ -33,6 +34,13 @@ def runs(
 def parse_shape(text: str) -> tuple[int, int]:
     """(batch, length) of "8x128". Raises `CommandError`."""
     batch, _, length = text.partition("x")
-    if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
+    if not all(size.isascii() and size.isdecimal() and int(size) for size in (batch, length)):
         raise CommandError(f"--shape {text}: write batch x length, e.g. 8x128")
     return int(batch), int(length)
+
+
+def check_threads(count: int | None) -> None:
+    """Raise `CommandError` for more threads than the machine has: they would only wait for each other."""
+    available = os.cpu_count() or 1
+    if count is not None and count > available:
+        raise CommandError(f"--threads {count}: this machine has {available}")

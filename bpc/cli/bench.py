@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from bpc.bench.cases import parse_shape, runs
+from bpc.bench.cases import check_threads, parse_shape, runs
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.options import dtype_named, is_screen, write_json
 
 # Defaults of repeatable options; typer reads them, nothing writes them.
 _SHAPES, _RUNTIMES, _DTYPES = ["8x64"], ["onnx"], ["float32"]
@@ -37,13 +38,15 @@ def bench(
     ] = _DTYPES,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dense_dtype: Annotated[str | None, typer.Option(help="Of the model before, where it is to be another.")] = None,
-    repeats: Annotated[int, typer.Option(help="Timed runs of each side; they take turns.")] = 9,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each side; they take turns.")] = 9,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also show the time per operator (onnx).")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw speed-up against arithmetic ratio, with the paper's points (.png).")
     ] = None,
-    to_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file, too; -: print only them.")
+    ] = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Time both models at every shape, under every runtime and dtype, beside the ratio of their arithmetic."""
@@ -56,13 +59,15 @@ def bench(
     from bpc.bench.result import Comparison, comparison_table
     from bpc.terminal.output import check_file
     from bpc.timing.alternate import BenchmarkError
-    from bpc.writing import new_file, write_text
+    from bpc.writing import new_file
 
     console = quiet_console()
-    check_file("--json", to_json, dense, small)
+    if not is_screen(to_json):
+        check_file("--json", to_json, dense, small)
     check_file("--plot", plot, dense, small)
+    check_threads(threads)
     shapes = [parse_shape(text) for text in shape]
-    cases = runs(runtime, dtype, dense_dtype, device)
+    cases = runs(runtime, [dtype_named(d) for d in dtype], dense_dtype and dtype_named(dense_dtype), device)
     if profile and not any(name == "onnx" for name, _ in cases):
         raise CommandError("--profile shows ONNX Runtime's operators; add --runtime onnx")
     if profile and device != "cpu":
@@ -79,7 +84,7 @@ def bench(
             progress.update(task, description=f"{name} {kind}: preparing")
             sides = graphs
             if name == "onnx":
-                kinds = (dense_dtype or kind, kind)
+                kinds = (dtype_named(dense_dtype or kind), kind)
                 sides = [
                     as_file(side, Path(folder) / f"{index}-{kinds[index]}.onnx", kinds[index], device)
                     for index, side in enumerate(graphs)
@@ -93,7 +98,7 @@ def bench(
                         length=length,
                         runtime=name,  # type: ignore[arg-type]
                         dtype=kind,
-                        dense_dtype=dense_dtype,
+                        dense_dtype=dense_dtype and dtype_named(dense_dtype),
                         repeats=repeats,
                         threads=threads,
                         peak=not found,
@@ -105,11 +110,11 @@ def bench(
                 if profile and name == "onnx":
                     profiles.append(profile_table(sides[0], sides[1], batch, length, threads, comparison.dtype))
                 progress.advance(task)
-    console.print(comparison_table(found))
-    for table in profiles:
-        console.print(table)
-    if to_json is not None:
-        write_text(to_json, json.dumps([comparison.to_dict() for comparison in found], indent=1))
+    if not is_screen(to_json):
+        console.print(comparison_table(found))
+        for table in profiles:
+            console.print(table)
+    write_json(to_json, lambda: json.dumps([comparison.to_dict() for comparison in found], indent=1))
     if plot is not None:
         with new_file(plot) as staged:
             speedup_figure(found, published_points()).savefig(staged, dpi=150)

@@ -11,6 +11,7 @@ import typer
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.options import is_screen, write_json
 
 
 @reports_errors
@@ -49,11 +50,9 @@ def evaluate(
     from bpc.tasks.evaluate import by_module, by_session, trivial
     from bpc.tasks.evaluate import evaluate as measure
     from bpc.terminal.output import check_file
-    from bpc.writing import write_text
 
     console = quiet_console()
-    printed = json_file is not None and str(json_file) == "-"
-    if not printed:
+    if not is_screen(json_file):
         check_file("--json", json_file, model)
     directory = tokenizer or model
     if model.is_file() and tokenizer is None:
@@ -78,12 +77,9 @@ def evaluate(
         "scores": [asdict(score) for score in scores],
         "trivial": [asdict(score) for score in baseline],
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    if printed:
-        typer.echo(text)
+    write_json(json_file, lambda: json.dumps(content, indent=1, ensure_ascii=False))
+    if is_screen(json_file):
         return
-    if json_file is not None:
-        write_text(json_file, text)
     console.print(f"{kind.name}, {len(rows):,} examples: {', '.join(map(str, scores))}")
     if baseline:
         console.print(f"the same answer whatever the input: {baseline[0]}")

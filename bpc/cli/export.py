@@ -11,6 +11,7 @@ import typer
 from bpc.cli.trust import TRUSTED, TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
+from bpc.terminal.options import dtype_named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 # Those of `bpc.emit`, which takes seconds to import; a test compares them.
 Target = Literal["cpu", "cuda"]
-Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "fp32", "bf16", "fp16"]
 Embeddings = Literal["float32", "int8", "int4"]
 Storage = Literal["float32", "float16"]
 
@@ -28,7 +29,10 @@ Storage = Literal["float32", "float16"]
 def export(
     context: typer.Context,
     model: Annotated[Path, typer.Option(help="Model directory: what `bpc shrink` or `bpc prune` wrote, or any other.")],
-    out: Annotated[Path, typer.Option(help="The .onnx file to write; with --generation the directory.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The .onnx file to write, or a directory for it."),
+    ],
     target: Annotated[Target, typer.Option(help="What the file is to be fast on.")] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="Of weights and arithmetic.")] = "float32",
     embeddings: Annotated[
@@ -49,7 +53,7 @@ def export(
 
     console = quiet_console()
     options: dict[str, Any] = {
-        "target": target, "dtype": dtype, "embeddings": embeddings, "storage": storage, "check": check,
+        "target": target, "dtype": dtype_named(dtype), "embeddings": embeddings, "storage": storage, "check": check,
     }  # fmt: skip
     if generation:
         _for_generation(context, console, model, out, options)
@@ -58,6 +62,8 @@ def export(
     from bpc.terminal.lock import claim_file
     from bpc.terminal.output import check_file
 
+    if out.is_dir():
+        out = out / "model.onnx"
     check_file("--out", out, model)
     claim_file(context, "--out", out)
     with console.status("loading and tracing"):

@@ -11,6 +11,7 @@ import typer
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import print_whole, quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.options import is_screen, write_json
 
 
 @reports_errors
@@ -23,20 +24,22 @@ def inspect(
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="For block scores: kept where σ(S) is above this.")] = None,
     zeros: Annotated[bool, typer.Option("--zeros", help="Explain from the zeros in the weights.")] = False,
-    to_json: Annotated[Path | None, typer.Option("--json", help="Also write the explanation to this file.")] = None,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", help="Write the explanation to this file, too; -: print only that.")
+    ] = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Show which linears a spec masks and in which blocks; with --masks, what becomes of each head and dim, and why."""
     from bpc.cli.models import load_graph, mask_source
     from bpc.spec import explain, load_spec, resolve
     from bpc.terminal.output import check_file
-    from bpc.writing import write_text
     from passes.explain import explain as explain_masks
     from passes.structure.roles import find_roles
 
     console = quiet_console()
     source = mask_source(masks, threshold)
-    check_file("--json", to_json, model, masks)
+    if not is_screen(to_json):
+        check_file("--json", to_json, model, masks)
     if masks is None and not zeros:
         if to_json is not None:
             raise CommandError("--json writes what becomes of heads and dims: give --masks, or --zeros")
@@ -47,6 +50,6 @@ def inspect(
         return
     with console.status("analysing"):
         explanation = explain_masks(load_graph(model), source)
-    console.print(str(explanation))
-    if to_json is not None:
-        write_text(to_json, json.dumps(explanation.to_data(), indent=1))
+    if not is_screen(to_json):
+        console.print(str(explanation))
+    write_json(to_json, lambda: json.dumps(explanation.to_data(), indent=1))

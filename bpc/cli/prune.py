@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +82,10 @@ def prune(
     ] = True,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of data order and initialisation.")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in --out.")] = False,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Leave them in --out when all is done.")
+    ] = False,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Train block scores and weights together, then compile the masks away into OUT/small.
@@ -127,7 +134,16 @@ def prune(
             shape=shape,
             threads=threads,
         )
-    check_output(out, rules, resume)
+    check_finite(
+        {
+            "--dense-epochs": dense_epochs,
+            "--epochs": epochs,
+            "--fill-epochs": fill_epochs,
+            "--learning-rate": learning_rate,
+            "--dense-learning-rate": dense_learning_rate,
+        }
+    )
+    check_output(out, rules, resume, force)
     names = column_names(columns, text=text, pair=pair, label=label)
     rows = named_rows(data, names)
     kind = task_of(task, rows, data)
@@ -159,6 +175,8 @@ def prune(
         },
         resume,
     )
+    if force and not resume:
+        remove_checkpoints(out)
     run = Run(chosen, chosen.encode(rows), held_out, batch_size, bf16, seed)
 
     def save_processors(directory: Path) -> None:
@@ -211,23 +229,42 @@ def prune(
     save_processors(out / "small")
     with console.status("measuring"):
         result = outcome.finish(dense, start, out, timed=time_it)
+    if not keep_checkpoints:
+        remove_checkpoints(out)
     console.print(result)
     console.print(f"small model: {out / 'small'}")
 
 
-def check_output(out: Path, spec: Spec, resume: bool) -> None:
-    """Raise `CommandError` where checkpoints in ``out`` and ``--resume`` do not fit together."""
+def check_finite(options: Mapping[str, float]) -> None:
+    """Raise `CommandError` for inf and nan, which no comparison refuses."""
+    for name, value in options.items():
+        if not math.isfinite(value):
+            raise CommandError(f"{name} {value}: give a finite number")
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Those of all runs in ``out``: each is several times as large as the model."""
+    for name in ("original-checkpoints", "checkpoints", "fill-checkpoints"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def check_output(out: Path, spec: Spec, resume: bool, force: bool) -> None:
+    """Raise `CommandError` where what is in ``out`` does not fit --resume and --force."""
     from bpc.spec import load_spec
     from bpc.train.checkpoints import checkpoints_in, newest_complete
 
     checkpoints, written = out / "checkpoints", out / "spec.json"
-    found = checkpoints_in(checkpoints)
-    earlier = checkpoints_in(out / "original-checkpoints")
+    found, earlier = checkpoints_in(checkpoints), checkpoints_in(out / "original-checkpoints")
     if resume and not (found or earlier):
         raise CommandError(f"--resume: {checkpoints} holds no checkpoint")
     if resume and found and newest_complete(checkpoints) is None:
         raise CommandError(f"--resume: {checkpoints} holds no complete checkpoint; remove it to start again")
-    if (found or earlier) and not resume:
-        raise CommandError(f"{checkpoints} holds checkpoints already: add --resume to go on, or choose another --out")
+    if (found or earlier) and not (resume or force):
+        raise CommandError(
+            f"{checkpoints} holds checkpoints already: add --resume to go on, --force to start again, or choose "
+            "another --out"
+        )
+    if (out / "result.json").exists() and not (resume or force):
+        raise CommandError(f"{out} holds the result of a run: add --force to replace it, or choose another --out")
     if resume and written.exists() and load_spec(written) != spec:
         raise CommandError(f"--resume: the run in {out} used another spec ({written}); give that one")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from bpc.terminal.options import dtype_named
+
 if TYPE_CHECKING:
     from bpc.oneshot import Target
 
@@ -50,9 +52,11 @@ def target_of(
 
     Raises `TargetError` for no target, and for several.
     """
-    from bpc.bench.cases import parse_shape, runs
+    from bpc.bench.cases import check_threads, parse_shape, runs
     from bpc.oneshot import Target
 
+    dtype = dtype_named(dtype)
+    check_threads(threads)
     runs([runtime], [dtype], None)
     return Target(
         speedup=speedup,

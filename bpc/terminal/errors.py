@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+import click
 import typer
 
+from bpc.terminal.options import DEBUG
 from bpc.terminal.signals import Terminated, terminable
 
-FAILED, DIFFERENT, INTERRUPTED, TERMINATED = 1, 3, 130, 143
+FAILED, DIFFERENT, BUG, INTERRUPTED, TERMINATED = 1, 3, 70, 130, 143
 
 
 class CommandError(Exception):
@@ -31,10 +34,20 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.secho("interrupted", fg="yellow", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, click.ClickException):
+            raise
         except Exception as error:
             code = _exit_code(error)
+            if DEBUG.get():
+                traceback.print_exception(error)
             if code is None:
-                raise
+                typer.secho(
+                    f"unexpected {type(error).__name__}: {error}\nThis is a bug of bpc, or of a library under it: "
+                    "please report it with what `bpc --debug …` prints",
+                    fg="red",
+                    err=True,
+                )
+                raise typer.Exit(BUG) from error
             typer.secho(f"error: {error}", fg="red", err=True)
             raise typer.Exit(code) from None
 

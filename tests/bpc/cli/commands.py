@@ -11,12 +11,14 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from bpc.cli import app
+from bpc.terminal.errors import BUG
 
 
 def run(*arguments: Any) -> Result:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
+    assert result.exit_code != BUG, result.output
     return result
 
 

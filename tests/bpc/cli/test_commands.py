@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
+import bpc
 from tests.bpc.cli.commands import run
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["prune"], ["inspect"], ["shrink"], ["trim-vocab"], ["verify"], ["export"], ["bench"]]
+    "command",
+    [
+        [],
+        *(
+            [name]
+            for name in ["prune", "eval", "oneshot", "inspect", "shrink", "trim-vocab", "verify", "export", "bench"]
+        ),
+    ],
 )
 def test_every_command_has_help(command: list[str]) -> None:
-    result = run(*command, "--help")
-    assert result.exit_code == 0
-    assert "Usage:" in result.output
+    for option in ("-h", "--help"):
+        result = run(*command, option)
+        assert result.exit_code == 0
+        assert "Usage:" in result.output
+
+
+def test_the_version_is_the_installed_ones() -> None:
+    assert run("--version").output == f"bpc {version('block-pruning-compiler')}\n" == f"bpc {bpc.__version__}\n"
+
+
+def test_wrong_numbers_are_refused_before_anything_is_read() -> None:
+    for arguments, message in (
+        (["bench", "--dense", "a", "--small", "b", "--threads", "9000"], "--threads 9000: this machine has"),
+        (["bench", "--dense", "a", "--small", "b", "--shape", "8²x64"], "--shape 8²x64: write batch x length"),
+        (["prune", "--model", "a", "--data", "b", "--out", "c", "--epochs", "inf"], "--epochs inf: give a finite"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert message in result.output.replace("\n", " ")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -59,6 +59,10 @@ def test_prune_stops_on_a_signal_and_resumes_to_the_same_masks(
         for p in AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole" / "masked").parameters()
     )
     assert json.loads((tmp_path / "whole" / "spec.json").read_text())["name"] == "struct (changed)"
+    assert not (tmp_path / "whole" / "checkpoints").exists()
+    over = prune(model_directory, texts, tmp_path / "whole", spec_file)
+    assert over.exit_code == 1
+    assert "add --force to replace it" in over.output.replace("\n", " ")
 
 
 def test_texts_longer_than_the_model_are_refused_at_once(

@@ -10,6 +10,7 @@ from bpc.emit.check import ExportError
 from bpc.hub.note import NoteError
 from bpc.spec import SpecError
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.options import DEBUG
 from bpc.terminal.signals import Terminated
 from passes import MaskError, VerificationError
 
@@ -44,12 +45,20 @@ def test_known_errors_are_a_line_and_an_exit_code(
     assert said.out == ""
 
 
-def test_faults_of_our_own_keep_their_traceback() -> None:
+def test_faults_of_our_own_are_said_to_be_that(capsys: pytest.CaptureFixture[str]) -> None:
     @reports_errors
     def command(count: int) -> None:
         """What it does."""
         raise ZeroDivisionError(count)
 
-    with pytest.raises(ZeroDivisionError, match="3"):
-        command(count=3)
+    for debug in (False, True):
+        token = DEBUG.set(debug)
+        with pytest.raises(typer.Exit) as caught:
+            command(count=3)
+        DEBUG.reset(token)
+        assert caught.value.exit_code == 70
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        said = capsys.readouterr().err
+        assert "unexpected ZeroDivisionError: 3\nThis is a bug of bpc" in said
+        assert ("Traceback" in said) is debug
     assert command.__doc__ == "What it does."  # typer reads it
