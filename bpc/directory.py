@@ -9,7 +9,8 @@ unpickled when it is loaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -78,11 +79,38 @@ class Saved:
     certificate: Certificate | None
 
 
+@dataclass(frozen=True)
+class WrittenWeights:
+    """Weights of a small model that lie in files already, for `write_directory` to take.
+
+    ``files``: {name: (file, sha256)}. ``index``: the text of the index file, where there is more than one.
+    """
+
+    files: Mapping[str, tuple[Path, str]]
+    index: str | None = None
+
+    def move_to(self, directory: Path) -> None:
+        for name, (file, _) in self.files.items():
+            os.replace(file, directory / name)
+        if self.index is not None:
+            (directory / f"{WEIGHTS_FILE}.index.json").write_text(self.index, encoding="utf-8")
+
+    def hashes(self) -> dict[str, str]:
+        return {name: digest for name, (_, digest) in self.files.items()}
+
+
 def write_directory(
-    path: str | Path, saved: Saved, *, without_bpc: bool = False, chosen: Any = None, **options: Any
+    path: str | Path,
+    saved: Saved,
+    *,
+    weights: WrittenWeights | None = None,
+    without_bpc: bool = False,
+    chosen: Any = None,
+    **options: Any,
 ) -> None:
     """Write a small model, whose config has its sizes noted, as a directory that `read_directory` reads.
 
+    ``weights``: where they lie; the module may be on the meta device then. Default: the module's.
     ``without_bpc``: with the file that loads it on a machine that has no bpc. ``chosen``: see `bpc.hub.card`.
     The files are staged first (`bpc.writing`): an interrupted save leaves what was there. Those of an earlier save go,
     others stay. Raises NotADirectoryError where ``path`` is a file, FileExistsError where it holds a model that bpc did
@@ -103,7 +131,13 @@ def write_directory(
     if reason := unsavable(module):
         raise NoteError(reason)
     with new_files(target, keystones=("config.json", PLAN_FILE), replaces=_REPLACED) as work:
-        module.save_pretrained(work, **options)
+        if weights is None:
+            module.save_pretrained(work, **options)
+        else:
+            module.save_pretrained(work, state_dict={})  # config.json and what else belongs to it
+            for empty in (file for pattern in WEIGHT_FILES for file in work.glob(pattern)):
+                empty.unlink()
+            weights.move_to(work)
         if without_bpc:
             standalone.make_standalone(work, module)
         else:
@@ -118,9 +152,10 @@ def write_directory(
             "graph": None if saved.graph is None else {**vars(saved.graph), "plan": saved.graph.plan.plain()},
             "example": _store_example(saved.example, work / EXAMPLE_FILE),
         }
+        known = None if weights is None else weights.hashes()
         if saved.certificate is not None:
             (work / CERTIFICATE_FILE).write_text(saved.certificate.to_json())
-        (work / PLAN_FILE).write_text(plan_text(content, work.glob("*.safetensors")))
+        (work / PLAN_FILE).write_text(plan_text(content, work.glob("*.safetensors"), known))
 
 
 def read_directory(

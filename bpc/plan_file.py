@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,9 +87,10 @@ class PlanFile:
         return next((directory / name for name, expected in files if _hash(directory / name) != expected), None)
 
 
-def plan_text(content: dict[str, Any], files: Iterable[Path]) -> str:
-    """The text of a bpc.json, with the hashes of ``files``."""
-    data = {"format": FORMAT, **content, "files": {file.name: _hash(file) for file in sorted(files)}}
+def plan_text(content: dict[str, Any], files: Iterable[Path], known: Mapping[str, str] | None = None) -> str:
+    """The text of a bpc.json, with the hashes of ``files``. ``known``: {name: hash} of those that need not be read."""
+    hashes = {file.name: (known or {}).get(file.name) or _hash(file) for file in sorted(files)}
+    data = {"format": FORMAT, **content, "files": hashes}
     return json.dumps({**data, _DIGEST: hash_of(data)}, allow_nan=False)
 
 

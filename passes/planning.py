@@ -6,7 +6,8 @@ mask kills something (a dead channel's constant comes from its bias), so weights
     graph = passes.trace(model_on_meta, inputs_on_meta)
     plan = passes.plan_shrink(graph, masks, read=TensorFile("checkpoint").get)
 
-The plan equals `shrink`'s, but for weights that hold zeros of their own: without a mask they count as dense.
+The plan equals `shrink`'s, but for weights that hold zeros of their own: without a mask they count as dense, unless
+``own_zeros`` asks for their numbers too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from passes.analysis.analysis import analyse
 from passes.analysis.constants import WeightReader
@@ -36,6 +37,7 @@ def plan_shrink(
     masks: MaskSource = None,
     *,
     read: WeightReader | None = None,
+    own_zeros: bool = False,
     granularity: Granularity = "dims",
     multiple: int = 1,
 ) -> Plan:
@@ -45,15 +47,16 @@ def plan_shrink(
     ----------
     graph_module: from `passes.trace`; its parameters may be on the meta device.
     masks: as for `passes.shrink`.
-    read: {parameter name} -> its numbers, or None if it has none; asked for masked matrices, and for vectors (biases),
-        one at a time and more than once. ``passes.masks.TensorFile("model-dir").get`` reads a (sharded) checkpoint so.
-        Raises `MaskError` for numbers of another shape than the parameter's.
+    read: {parameter name} -> its numbers, or None if it has none; asked for masked matrices, and for vectors (biases)
+        and buffers, one at a time and more than once. ``passes.masks.TensorFile("model-dir").get`` reads a (sharded)
+        checkpoint so. Raises `MaskError` for numbers of another shape than the parameter's.
         Default: the graph's own parameters, all of them; those on the meta device count as dense and of unknown value.
+    own_zeros: ask ``read`` for matrices without a mask too: they may hold zeros of their own, as `passes.shrink` sees.
     granularity, multiple: as for `passes.shrink`.
     """
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module
     resolved = resolve_masks(graph_module, masks)
-    reader = None if read is None else _selective(graph_module, resolved, read)
+    reader = None if read is None else _selective(graph_module, None if own_zeros else resolved, read)
     analysis = analyse(graph_module, resolved, reader, ShrinkOptions(granularity, multiple))
     folds, cuts = analysis.folds(), analysis.cuts()
     aliases = trace_info(graph_module).aliases
@@ -62,12 +65,14 @@ def plan_shrink(
     return Plan((*cuts, *_new_bias_cuts(folds, cuts)), folds, heads=analysis.head_views(), aliases=aliases)
 
 
-def _selective(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor], read: WeightReader) -> WeightReader:
-    """Ask for masked parameters and vectors only: other matrices count as dense, whatever they hold."""
+def _selective(
+    graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None, read: WeightReader
+) -> WeightReader:
+    """Ask for masked parameters, vectors and buffers: other matrices count as dense. ``masks`` None: ask for all."""
 
     def reader(name: str) -> torch.Tensor | None:
         parameter = get_attribute(graph_module, name)
-        if name not in masks and parameter.dim() != 1:
+        if masks is not None and name not in masks and parameter.dim() != 1 and isinstance(parameter, nn.Parameter):
             return None
         tensor = read(name)
         if tensor is not None and tensor.shape != parameter.shape:

@@ -36,11 +36,23 @@ _PROCESSORS = (IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, PROCESSOR_NAME, CHAT_
 _SENTENCES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 
 
-def load_model(directory: Path, dtype: torch.dtype | None = None, *, masks_follow: bool = False) -> nn.Module:
+def load_shell(directory: Path, *, masks_follow: bool = False) -> nn.Module:
+    """The model of `load_model` on the meta device: its sizes, none of its weights. Raises `CommandError`."""
+    from bpc.directory import is_dense_directory
+
+    if is_dense_directory(directory):
+        raise CommandError(f"{directory} is a small model already: --stream reads what transformers wrote")
+    return load_model(directory, masks_follow=masks_follow, device_map="meta")
+
+
+def load_model(
+    directory: Path, dtype: torch.dtype | None = None, *, masks_follow: bool = False, device_map: Any = None
+) -> nn.Module:
     """The model of a local directory, in eval mode; the class is the first of ``architectures`` in its config.json.
 
     ``masks_follow``: the caller masks it, so that the unmasked weights of a checkpoint of `bpc.Trainer` will do.
-    Small models written by bpc load too. Nothing is downloaded and no pickle is read. Raises `CommandError`.
+    ``device_map``: as for transformers. Small models written by bpc load too. Nothing is downloaded and no pickle is
+    read. Raises `CommandError`.
     """
     from bpc.dense import load
     from bpc.directory import is_dense_directory
@@ -56,6 +68,8 @@ def load_model(directory: Path, dtype: torch.dtype | None = None, *, masks_follo
             f"{transformers.__version__} does not have; use the Python API with a model object instead"
         )
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    if device_map is not None:
+        options["device_map"] = device_map
     if masks_follow:
         options["config"] = without_masks(config)
     model, missing = pretrained(found, directory, **options)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
-from bpc.terminal.errors import reports_errors
+from bpc.terminal.errors import CommandError, reports_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from passes.masks import MaskSource
 
 
 @reports_errors
@@ -31,12 +36,20 @@ def shrink(
     multiple: Annotated[
         int, typer.Option(min=1, help="Keep zeros until counts of FFN and head dims divide by this.")
     ] = 1,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Never hold the model: tensor by tensor, from files to files.")
+    ] = False,
+    max_shard_size: Annotated[str, typer.Option(help="With --stream: of the files that are written.")] = "5GB",
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Add a Python file that loads the model without bpc.")
     ] = False,
     trust_remote_code: TrustCode = False,
 ) -> None:
-    """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases."""
+    """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases.
+
+    --stream is for models that do not fit in memory. It compares sampled layers instead of running both models, and
+    after a kill the same command goes on from the last file that was whole.
+    """
     import passes
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, mask_source, save_tokenizer
     from bpc.dense import DenseModel
@@ -51,6 +64,11 @@ def shrink(
     check_directory("--out", out, model)
     claim_directory(context, "--out", out)
     source = mask_source(masks, threshold)
+    if stream:
+        if tolerance is not None:
+            raise CommandError("--tolerance is for whole runs; --stream compares layers by what rounding costs them")
+        _stream(model, source, out, multiple, max_shard_size, verify, standalone, console)
+        return
     with console.status("loading"):
         network, tokenizer = load_model(model, masks_follow=source is not None), load_tokenizer(model)
     with console.status("tracing"):
@@ -59,7 +77,7 @@ def shrink(
     with console.status("analysing, rewriting and verifying"):
         aliases = trace_info(graph).aliases
         tied = {name: found[canonical] for name, canonical in aliases.items() if canonical in found}
-        result = passes.shrink(graph, found | tied, verify=verify, tolerance=tolerance, multiple=multiple)
+        result = passes.shrink(graph, {**found, **tied}, verify=verify, tolerance=tolerance, multiple=multiple)
         multiply_masks(network, found)
         dense = DenseModel.from_shrink(result, network)
         dense.save_pretrained(out, standalone=standalone)
@@ -68,3 +86,37 @@ def shrink(
     keep_processors(model, out)
     console.print(str(result.report))
     console.print(f"{dense.describe_module()}\nwritten to {out}")
+
+
+def _stream(
+    model: Path,
+    source: MaskSource,
+    out: Path,
+    multiple: int,
+    max_shard_size: str,
+    verify: bool,
+    standalone: bool,
+    console: Console,
+) -> None:
+    from bpc.cli.models import keep_processors, load_shell, load_tokenizer, save_tokenizer
+    from bpc.inputs import example_inputs
+    from bpc.streaming import stream_shrink
+
+    with console.status("planning") as status:
+        shell, tokenizer = load_shell(model, masks_follow=source is not None), load_tokenizer(model)
+        done = stream_shrink(
+            shell,
+            model,
+            source,
+            out,
+            example_inputs(shell, tokenizer),
+            multiple=multiple,
+            max_shard_size=max_shard_size,
+            verify=verify,
+            standalone=standalone,
+            step=lambda file, number, total: status.update(f"{file} ({number + 1} of {total})"),
+        )
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, out)
+    keep_processors(model, out)
+    console.print(f"{done}\nwritten to {out}")

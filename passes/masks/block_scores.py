@@ -12,7 +12,7 @@ Binarizers: paper section 3; "sigmoid" is what the published checkpoints were tr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -50,24 +50,26 @@ class BlockScores:
     min_keep: float = 0.005
     bias: bool = True
 
-    def masks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-        """{parameter name: bool mask}. ``shapes``: {parameter name: shape} of the model. Raises `MaskError`."""
+    def masks(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, torch.Tensor]:
+        """{parameter name: bool mask}, each of the parameter's size only while it is asked for.
+
+        ``shapes``: {parameter name: shape} of the model. Raises `MaskError`.
+        """
         if self.method not in get_args(Method):
             raise MaskError(f"method {self.method!r}: choose one of {', '.join(get_args(Method))}")
         if not math.isfinite(self.threshold):
             raise MaskError(f"threshold {self.threshold}: give a finite number")
         tensors = self.source if isinstance(self.source, Mapping) else TensorFile(self.source)
-        masks: dict[str, torch.Tensor] = {}
+        kept: dict[str, torch.Tensor] = {}
+        biases: dict[str, str] = {}
         for weight, scores in _by_weight(tensors, shapes).items():
-            shape = shapes[weight]
-            kept = self._binarize(_block_grid(weight, shape, scores))
-            masks[weight] = expand_blocks(kept, (shape[0] // kept.shape[0], shape[1] // kept.shape[1]))
+            kept[weight] = self._binarize(_block_grid(weight, shapes[weight], scores))
             bias = weight.removesuffix("weight") + "bias"
             if self.bias and bias in shapes:
-                masks[bias] = masks[weight].any(1)
-        if not masks:
+                biases[bias] = weight
+        if not kept:
             raise MaskError(f"no tensor is named {SCORES}: these are no block scores")
-        return masks
+        return BlockMasks(kept, biases, shapes)
 
     def _binarize(self, scores: torch.Tensor) -> torch.Tensor:
         if self.method == "topk":
@@ -78,6 +80,30 @@ class BlockScores:
             cut = scores.flatten().kthvalue(max(scores.numel() - least, 1)).values
             kept = scores > cut
         return kept
+
+
+class BlockMasks(Mapping[str, torch.Tensor]):
+    """Masks as the blocks that stay: ``kept``, {weight: grid}; ``biases``, {bias: the weight whose rows it follows}."""
+
+    def __init__(
+        self, kept: Mapping[str, torch.Tensor], biases: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        self._kept, self._biases, self._shapes = kept, biases, shapes
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if (weight := self._biases.get(name)) is not None:
+            return self._kept[weight].any(1).repeat_interleave(self._block(weight)[0])
+        return expand_blocks(self._kept[name], self._block(name))
+
+    def _block(self, weight: str) -> tuple[int, int]:
+        (rows, columns), grid = self._shapes[weight], self._kept[weight].shape
+        return rows // grid[0], columns // grid[1]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self._kept, *self._biases)
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._biases)
 
 
 def has_scores(names: Mapping[str, object]) -> bool:

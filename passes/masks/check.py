@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import fx
@@ -25,33 +25,50 @@ def parameter_shapes(graph_module: fx.GraphModule) -> dict[str, tuple[int, ...]]
     return shapes | {name: shapes[canonical] for name, canonical in aliases.items() if canonical in shapes}
 
 
-def check_masks(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Masks under the names the graph reads parameters by.
+class CheckedMasks(Mapping[str, torch.Tensor]):
+    """Masks under the names a graph reads parameters by, each read from where they come from when it is asked for."""
+
+    def __init__(self, masks: Mapping[str, torch.Tensor], names: Mapping[str, str]) -> None:
+        self._masks, self._names = masks, names  # {the graph's name: the name it was given under}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._masks[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def check_masks(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) -> CheckedMasks:
+    """Masks under the names the graph reads parameters by; one of ``masks`` is in memory at a time.
 
     Raises `MaskError` for unknown names, for masks that are no bool tensors of the parameter's shape, and for a tied
     parameter that is not masked alike under each of its names: masking one of them alone would cut the others too.
     """
     aliases, shapes = trace_info(graph_module).aliases, parameter_shapes(graph_module)
-    checked: dict[str, torch.Tensor] = {}
-    for name, mask in masks.items():
+    checked: dict[str, str] = {}
+    for name in masks:
         if name not in shapes:
             raise MaskError(f"mask for {name!r}: the traced model has no parameter of that name{hint(name, shapes)}")
+        mask = masks[name]
         if not isinstance(mask, torch.Tensor) or mask.dtype is not torch.bool:
             kind = mask.dtype if isinstance(mask, torch.Tensor) else type(mask).__name__
             raise MaskError(f"mask for {name!r} is {kind}; pass a bool tensor, True where the weight is kept")
         if tuple(mask.shape) != shapes[name]:
             raise MaskError(f"mask for {name!r} has shape {tuple(mask.shape)}; the parameter has {shapes[name]}")
         canonical = aliases.get(name, name)
-        if canonical in checked and not torch.equal(checked[canonical], mask):
+        if canonical in checked and not torch.equal(masks[checked[canonical]], mask):
             raise MaskError(
                 f"mask for {name!r} disagrees with that of {canonical!r}, which is the same (tied) parameter"
             )
-        checked[canonical] = mask
+        checked[canonical] = name
     _check_ties(aliases, masks)
-    return checked
+    return CheckedMasks(masks, checked)
 
 
-def _check_ties(aliases: Mapping[str, str], masks: Mapping[str, torch.Tensor]) -> None:
+def _check_ties(aliases: Mapping[str, str], masks: Collection[str]) -> None:
     names: dict[str, list[str]] = {}
     for name, canonical in aliases.items():
         names.setdefault(canonical, []).append(name)

@@ -10,14 +10,14 @@ import torch
 from torch import fx
 
 from passes.masks.block_scores import BlockScores, from_run_directory, has_scores
-from passes.masks.check import MaskError, check_masks, parameter_shapes
+from passes.masks.check import CheckedMasks, MaskError, check_masks, parameter_shapes
 from passes.masks.files import TensorFile
 
 MaskSource: TypeAlias = Mapping[str, torch.Tensor] | BlockScores | str | Path | None
 
 
-def resolve_masks(graph_module: fx.GraphModule, source: MaskSource) -> dict[str, torch.Tensor]:
-    """Checked masks under the names the graph uses.
+def resolve_masks(graph_module: fx.GraphModule, source: MaskSource) -> CheckedMasks:
+    """Checked masks under the names the graph uses; those of files, and of block scores, are made when asked for.
 
     ``source``: {parameter name: bool tensor}; a file of them (safetensors, or torch.save); `BlockScores`; a checkpoint
     with block scores and nn_pruning's ``sparse_args.json`` beside it; None, which leaves the zeros in the weights to
@@ -25,7 +25,7 @@ def resolve_masks(graph_module: fx.GraphModule, source: MaskSource) -> dict[str,
     part of the traced graph. Raises `MaskError`.
     """
     if source is None:
-        return {}
+        return check_masks(graph_module, {})
     if isinstance(source, BlockScores):
         return check_masks(graph_module, source.masks(parameter_shapes(graph_module)))
     if isinstance(source, str | Path):
@@ -42,11 +42,10 @@ def _from_file(path: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> Mappi
                 f"{path} holds block scores; say how to read them: passes.masks.BlockScores(path, threshold=…)"
             )
         return scores.masks(shapes)
-    masks = {name: tensors[name] for name in tensors}
-    wrong = next((name for name, t in masks.items() if t.dtype is not torch.bool), None)
+    wrong = next((name for name in tensors if tensors[name].dtype is not torch.bool), None)
     if wrong is not None:
         raise MaskError(
-            f"{path}: {wrong!r} is {masks[wrong].dtype}, but a mask file holds bool tensors. For the zeros in a "
+            f"{path}: {wrong!r} is {tensors[wrong].dtype}, but a mask file holds bool tensors. For the zeros in a "
             "checkpoint, load it into the model and pass masks=None"
         )
-    return masks
+    return tensors

@@ -9,29 +9,46 @@ refused: then the graph view is the only one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from passes.ir.tensors import masked
-from passes.plan.check import Check
 from passes.plan.copies import share_copy
-from passes.plan.data import Cut, Fold, Masks, PlanData, cut_tensor
+from passes.plan.data import Cut, Masks, PlanData
 from passes.plan.errors import ModuleViewError
 from passes.plan.numbers import candidate_attributes, doubtful_number, reading_module, set_attributes
 from passes.plan.sizes import tell_sizes
+from passes.plan.tensors import SmallTensors
 
 
-def apply_plan(plan: PlanData, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> nn.Module:
+class Checks(Protocol):
+    """What says whether a small module computes what it has to."""
+
+    def failure(self, module: nn.Module) -> str | None:
+        """None if it does; else what went wrong."""
+
+
+def apply_plan(
+    plan: PlanData,
+    model: nn.Module,
+    masks: Masks | None = None,
+    check: Checks | None = None,
+    biases: Collection[str] | None = None,
+) -> nn.Module:
     """A smaller copy of ``model`` that follows ``plan`` to the letter; unchanged parameters are shared.
 
     ``masks`` are applied to the weights first (leave out if they are zeros already). ``check``: what to verify the
-    result against; without it the numbers have to be given (``plan.attributes``) or none may be in doubt.
-    Raises `ModuleViewError`.
+    result against; without it the numbers have to be given (``plan.attributes``) or none may be in doubt. ``biases``:
+    for a model on the meta device, see `SmallTensors`. Raises `ModuleViewError`.
     """
     base = share_copy(model)
-    _cut_parameters(plan, base, masks or {})
+    _check_names(plan, base, masks or {})
+    tensors = SmallTensors(plan, _tensors(base), masks or {}, biases)
+    _check_places(plan, base, tensors.biases)
+    _register(base, dict(tensors), plan.aliases, {cut.parameter: cut for cut in plan.cuts})
     if plan.attributes is not None:
         set_attributes(base, plan.attributes)
         failure = check.failure(base) if check is not None else None
@@ -95,31 +112,26 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
         ) from None
 
 
-def _cut_parameters(plan: PlanData, model: nn.Module, masks: Masks) -> None:
-    named = _tensors(model)
-    new: dict[str, torch.Tensor] = {}
+def _check_names(plan: PlanData, model: nn.Module, masks: Masks) -> None:
+    """Raises `ModuleViewError` for a tensor that the plan changes and the model lacks."""
+    named, added = _tensors(model), {fold.bias for fold in plan.folds if fold.new_bias}
+    wanted = {plan.aliases.get(name, name) for name in masks} | {fold.weight for fold in plan.folds}
+    wanted |= {fold.bias for fold in plan.folds} - added
+    wanted |= {cut.parameter for cut in plan.cuts if _is_computed(model, cut.parameter)}
+    for name in sorted(wanted - named.keys()):
+        raise ModuleViewError(_missing(model, name))
 
-    def current(name: str) -> torch.Tensor:
-        if name not in new:
-            if name not in named:
-                raise ModuleViewError(_missing(model, name))
-            new[name] = named[name].detach()
-        return new[name]
 
-    for name, mask in masks.items():
-        canonical = plan.aliases.get(name, name)
-        new[canonical] = masked(current(canonical), mask)
+def _check_places(plan: PlanData, model: nn.Module, biases: Collection[str]) -> None:
+    """Raises `ModuleViewError` for a bias that folding adds where the module has no place for one."""
     for fold in plan.folds:
-        _apply_fold(fold, model, current, new)
-    for cut in plan.cuts:
-        if cut.parameter in named or cut.parameter in new:
-            shape = tuple(current(cut.parameter).shape)
-            if shape != cut.shape:
-                raise ModuleViewError(f"{cut.parameter} has shape {shape}; the plan was made for {cut.shape}")
-            new[cut.parameter] = cut_tensor(current(cut.parameter), cut)
-        elif _is_computed(model, cut.parameter):
-            raise ModuleViewError(_missing(model, cut.parameter))
-    _register(model, new, plan.aliases, {cut.parameter: cut for cut in plan.cuts})
+        if fold.new_bias and fold.bias in biases:
+            owner, leaf = _owner(model, fold.weight)
+            named = fold.bias == fold.weight.removesuffix("weight") + "bias"
+            if not named or leaf != "weight" or not isinstance(owner, nn.Linear):
+                raise ModuleViewError(
+                    f"{fold.weight} needs a bias for folded constants, and {type(owner).__name__} has no place for one"
+                )
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -170,33 +182,3 @@ def _register(
                 except KeyError as error:  # the name of a submodule, or none
                     raise ModuleViewError(f"{type(model).__name__} has no place for {alias!r}: {error}") from None
             tell_sizes(owner, (cuts or {}).get(name))
-
-
-def _apply_fold(
-    fold: Fold, model: nn.Module, current: Callable[[str], torch.Tensor], new: dict[str, torch.Tensor]
-) -> None:
-    weight = current(fold.weight)
-    if weight.dim() != 2 or any(column >= weight.shape[fold.in_dim] for column in fold.columns):
-        raise ModuleViewError(f"{fold.weight} has shape {tuple(weight.shape)}, which lacks columns that the plan folds")
-    columns = torch.tensor(fold.columns, device=weight.device)
-    numbers = torch.tensor(fold.constants, dtype=torch.float64, device=weight.device)
-    taken = weight.index_select(fold.in_dim, columns).double()
-    shift = taken @ numbers if fold.in_dim == 1 else numbers @ taken
-    new[fold.weight] = weight.index_fill(fold.in_dim, columns, 0)
-    if not fold.new_bias:
-        bias = current(fold.bias)
-        if bias.shape != shift.shape:
-            sizes = f"{tuple(bias.shape)}, and {fold.weight} gives {tuple(shift.shape)}"
-            raise ModuleViewError(f"{fold.bias} has shape {sizes}: the plan folds one into the other")
-        new[fold.bias] = (bias.double() + shift).to(weight.dtype)
-    elif bool((shift != 0).any()):
-        owner, leaf = _owner(model, fold.weight)
-        if (
-            fold.bias != fold.weight.removesuffix("weight") + "bias"
-            or leaf != "weight"
-            or not isinstance(owner, nn.Linear)
-        ):
-            raise ModuleViewError(
-                f"{fold.weight} needs a bias for folded constants, and {type(owner).__name__} has no place for one"
-            )
-        new[fold.bias] = shift.to(weight.dtype)

@@ -154,11 +154,24 @@ def _check_indices(where: str, indices: tuple[int, ...], size: int) -> None:
 
 def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
     """A parameter after its cut: cleared rows zeroed, dropped indices gone. Always a new tensor."""
-    if cut.cleared:
-        tensor = tensor.clone().index_fill_(cut.cleared_dim, torch.tensor(cut.cleared, device=tensor.device), 0)
-    for dim, keep in cut.keep.items():
-        tensor = tensor.index_select(dim, torch.tensor(keep, dtype=torch.long, device=tensor.device))
-    return tensor
+    small = select(tensor, cut.keep, [(cut.cleared_dim, cut.cleared)])
+    return small.clone() if small is tensor else small
+
+
+def select(
+    tensor: torch.Tensor,
+    keep: Mapping[int, tuple[int, ...]],
+    cleared: Iterable[tuple[int, tuple[int, ...]]] = (),
+) -> torch.Tensor:
+    """The indices ``keep`` of each dim, those ``cleared`` (dim, indices before the cut) zero; else the same tensor."""
+    small = tensor
+    for dim, kept in keep.items():
+        small = small.index_select(dim, torch.tensor(kept, dtype=torch.long, device=tensor.device))
+    for dim, indices in cleared:
+        place = {index: position for position, index in enumerate(keep.get(dim, range(tensor.shape[dim])))}
+        if left := [place[index] for index in indices if index in place]:
+            small = small.index_fill(dim, torch.tensor(left, device=tensor.device), 0)
+    return small
 
 
 def _plain(value: Any) -> Any:

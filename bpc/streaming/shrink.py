@@ -1,0 +1,194 @@
+"""`stream_shrink`: from the files of a checkpoint to those of a smaller one, a few tensors in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from bpc.directory import GraphCuts, Saved, WrittenWeights, write_directory
+from bpc.hub.note import note_of
+from bpc.hub.sizes import note_sizes, tensors_of
+from bpc.streaming.checkpoint import Checkpoint, StreamError
+from bpc.streaming.layers import Layers, compare_layers
+from bpc.streaming.meta import shapes_of
+from bpc.streaming.numbers import Numbers, fingerprint, stored_names
+from bpc.streaming.shards import Staging, layout
+from passes.certificate import Certificate, plain, versions
+from passes.driver import SEED, least_precise
+from passes.frontend.inputs import normalise_inputs, widen_unit_dims
+from passes.frontend.trace import trace
+from passes.masks import MaskSource, resolve_masks
+from passes.masks.check import CheckedMasks
+from passes.options import Granularity
+from passes.plan.apply import apply_plan
+from passes.plan.errors import ModuleViewError
+from passes.plan.numbers import changed_attributes
+from passes.plan.plan import ModuleView, Plan
+from passes.plan.tensors import SmallTensors
+from passes.planning import plan_shrink
+from passes.verify.errors import VerificationError
+
+__all__ = ["StreamError", "Streamed", "stream_shrink"]
+
+STAGING = ".bpc-stream"
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What a run did. ``before``, ``after``: parameters; ``resumed``: files taken over from a run that was killed."""
+
+    plan: Plan
+    view: ModuleView
+    before: int
+    after: int
+    files: int
+    resumed: int
+    layers: Layers | None
+
+    def __str__(self) -> str:
+        lines = [f"parameters {self.before:,} -> {self.after:,} in {self.files} files"]
+        if self.resumed:
+            lines.append(f"{self.resumed} of them are those of an earlier run that was stopped")
+        if self.view.refusal:
+            lines.append(f"attention is cut by {self.view.granularity}: {self.view.refusal}")
+        lines.append("not verified" if self.layers is None else str(self.layers))
+        return "\n".join(lines)
+
+
+def stream_shrink(
+    shell: nn.Module,
+    directory: str | Path,
+    masks: MaskSource,
+    out: str | Path,
+    example: Mapping[str, Any],
+    *,
+    multiple: int = 1,
+    max_shard_size: int | str = "5GB",
+    verify: bool = True,
+    standalone: bool = False,
+    step: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Streamed:
+    """Write the small model of a directory as `DenseModel.save_pretrained` does, without ever holding the large one.
+
+    Parameters
+    ----------
+    shell: the directory's model on the meta device: ``from_pretrained(directory, device_map="meta")``.
+    masks: as for `passes.shrink`; read tensor by tensor.
+    example: keyword inputs to trace the model with.
+    max_shard_size: of the files it writes. A run that is killed goes on from its last whole file; what it has is kept
+        in ``out/.bpc-stream``.
+    verify: compare layers of the masked model with those of the small one, with random inputs.
+    step: told (file, its number, of how many) before each file.
+
+    Raises `StreamError` for a checkpoint that cannot be read so, `ModuleViewError` for a model whose forward cannot
+    follow, `passes.MaskError`, and `passes.VerificationError` where a layer computes something else.
+    """
+    checkpoint = Checkpoint(Path(directory), shell)
+    args, kwargs = pytree.tree_map(_with_numbers, widen_unit_dims(*normalise_inputs(shell, dict(example))))
+    on_meta = pytree.tree_map_only(torch.Tensor, lambda t: t.to("meta"), (args, kwargs))
+    graph = trace(shell, on_meta[1] or on_meta[0])
+    found = resolve_masks(graph, masks)
+    plan, view, numbers = _plan(graph, found, shell, checkpoint, on_meta, multiple)
+    note_sizes(view.module, view.plan.cuts, note_of(getattr(shell, "config", None)))
+    stored = stored_names(view.module)
+    sizes = tensors_of(view.module)
+    files, index = layout({name: sizes[name] for name in stored}, max_shard_size)
+    staging = Staging(Path(out) / STAGING, fingerprint(view.plan, Path(directory), masks, files))
+    resumed = sum(staging.done(file) is not None for file in files)
+    entries = {}
+    for number, (file, names) in enumerate(files.items()):
+        step(file, number, len(files))
+        entries[file] = staging.done(file) or numbers.write(staging, file, {name: sizes[name] for name in names})
+    layers = compare_layers(shell, view.module, numbers.masked, numbers.small, on_meta) if verify else None
+    small = {name: digest for entry in entries.values() for name, digest in entry["small"].items()}
+    large = {name: digest for entry in entries.values() for name, digest in entry["masked"].items()}
+    traced = {name: tuple(p.shape) for name, p in graph.named_parameters()}
+    certificate = Certificate(
+        view="module",
+        dtype=str(least_precise(graph)).removeprefix("torch."),
+        seed=SEED,
+        options=plain({"granularity": view.granularity, "multiple": multiple, "tolerance": None}),
+        versions=versions(),
+        masked={name: large[name] for name in traced if name in large},
+        small={name: small[own] for own, group in stored.items() for name in group},
+        plan=view.plan.plain(),
+        passes=({"name": "stream", "modified": bool(plan.cuts or plan.folds), "counts": {"files": len(files)}},),
+        agreement=None if layers is None else plain(layers),
+    )
+    parameters = sum(torch.Size(plan.small_shape(name, shape)).numel() for name, shape in traced.items())
+    write_directory(
+        out,
+        Saved(view, GraphCuts(plan, parameters, "dims", multiple), (args, kwargs), certificate),
+        weights=WrittenWeights({file: (staging.directory / file, e["sha256"]) for file, e in entries.items()}, index),
+        without_bpc=standalone,
+    )
+    staging.remove()
+    before, after = (sum(p.numel() for p in module.parameters()) for module in (shell, view.module))
+    return Streamed(plan, view, before, after, len(files), resumed, layers)
+
+
+def _plan(
+    graph: fx.GraphModule,
+    masks: CheckedMasks,
+    shell: nn.Module,
+    checkpoint: Checkpoint,
+    inputs: Any,
+    multiple: int,
+) -> tuple[Plan, ModuleView, Numbers]:
+    """(the graph's plan, the module that follows it or a coarser one, its numbers), as `Plan.view` has them."""
+    first: Plan | None = None
+    refusal = ""
+    order: tuple[Granularity, ...] = get_args(Granularity)
+    for granularity in order:
+        plan = plan_shrink(
+            graph, masks, read=checkpoint.get, own_zeros=True, granularity=granularity, multiple=multiple
+        )
+        first = first or plan
+        tensors = SmallTensors(plan, checkpoint, masks)
+        numbers = Numbers(checkpoint, masks, plan, tensors)
+        try:
+            check = _Check(shell, numbers, inputs)
+            module = apply_plan(plan, shell, check=check, biases=tensors.biases)
+        except ModuleViewError as error:
+            if not error.reason or granularity == order[-1]:
+                raise
+            refusal = refusal or error.reason
+            continue
+        plan = replace(plan, attributes=changed_attributes(shell, module))
+        return first, ModuleView(module, plan, granularity, refusal), numbers
+    raise AssertionError("one granularity is the last")
+
+
+class _Check:
+    """Whether a module without numbers is what the plan says: its outputs' shapes, and its first layers with numbers.
+
+    Shapes alone cannot tell a head count from another number that happened to be equal to it.
+    """
+
+    def __init__(self, shell: nn.Module, numbers: Numbers, inputs: Any) -> None:
+        self._shell, self._numbers, self._inputs = shell, numbers, inputs
+        self._expected = shapes_of(shell, inputs)
+
+    def failure(self, module: nn.Module) -> str | None:
+        try:
+            found = shapes_of(module, self._inputs)
+        except Exception as error:  # the forward is the user's: anything can come out of it
+            return f"its forward fails: {type(error).__name__}: {error}"
+        if found != self._expected:
+            return f"its outputs have shapes {found} instead of {self._expected}"
+        try:
+            compare_layers(self._shell, module, self._numbers.masked, self._numbers.small, self._inputs, first=True)
+        except VerificationError as error:
+            return str(error)
+        return None
+
+
+def _with_numbers(leaf: Any) -> Any:
+    """An example's tensor; ones, as for tokens and masks, where the model made it on the meta device."""
+    return torch.ones_like(leaf, device="cpu") if isinstance(leaf, torch.Tensor) and leaf.is_meta else leaf
