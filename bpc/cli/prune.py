@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bpc.cli.recipes import Recipe
 from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
 from bpc.cli.trust import TrustCode
-from bpc.terminal.console import quiet_console
+from bpc.terminal.console import print_whole, quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
 
 if TYPE_CHECKING:
@@ -80,6 +82,13 @@ def prune(
     time_it: Annotated[
         bool, typer.Option("--time/--no-time", help="Time both models on ONNX Runtime at the end.")
     ] = True,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Cut all epochs alike so that a run takes about so long on this machine."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is matched, and how much time and memory it takes.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of data order and initialisation.")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in --out.")] = False,
@@ -87,6 +96,7 @@ def prune(
         bool, typer.Option("--keep-checkpoints", help="Leave them in --out when all is done.")
     ] = False,
     trust_remote_code: TrustCode = False,
+    recipe: Recipe = None,
 ) -> None:
     """Train block scores and weights together, then compile the masks away into OUT/small.
 
@@ -106,19 +116,22 @@ def prune(
     from bpc.cli.models import keep_processors, save_tokenizer, some
     from bpc.cli.outcome import Outcome
     from bpc.cli.tasks import class_order, column_names, length_for, named_rows, processor_for, task_of
+    from bpc.cli.timetable import measure, memory, remember, remembered
     from bpc.cli.training import Run, load_for, load_teacher
     from bpc.hub.load import WEIGHT_FILES
     from bpc.inputs import example_inputs
     from bpc.program import compile
     from bpc.scores.files import save_masks
-    from bpc.spec import load_spec
+    from bpc.spec import explain, load_spec, resolve
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
     from bpc.train import fill_zeros
     from bpc.writing import new_files, write_text
+    from passes.frontend.trace import trace
+    from passes.structure.roles import find_roles
 
     console = quiet_console()
-    rules = load_spec(spec)
+    rules = load_spec(json.loads(spec) if spec.startswith("{") else spec)  # a table of a recipe
     check_directory("--out", out, model)
     claim_directory(context, "--out", out)
     asked = any(t is not None for t in (target_speedup, target_params, target_density, target_bytes))
@@ -154,29 +167,6 @@ def prune(
         chosen.classes = class_order(model, chosen.classes)
     held_out = chosen.check(named_rows(evaluate, names, "validation"), evaluate) if evaluate else None
     console.print(f"{kind.name}: {len(rows):,} examples" + (f", {len(held_out):,} held out" if held_out else ""))
-    check_same_run(
-        out,
-        {
-            "task": kind.name,
-            "data": digest_of_rows(rows),
-            "labels": chosen.classes,
-            "epochs": epochs,
-            "dense epochs": dense_epochs,
-            "dense learning rate": dense_learning_rate,
-            "base weights": digest_of_weights(model),
-            "teacher": digest_of_weights(teacher) if teacher else None,
-            "batch size": batch_size,
-            "learning rate": learning_rate,
-            "max length": chosen.max_length,
-            "frozen embeddings": freeze_embeddings,
-            "seed": seed,
-            "bf16": bf16,
-            "target": None if target is None else str(target),
-        },
-        resume,
-    )
-    if force and not resume:
-        remove_checkpoints(out)
     run = Run(chosen, chosen.encode(rows), held_out, batch_size, bf16, seed)
 
     def save_processors(directory: Path) -> None:
@@ -195,12 +185,55 @@ def prune(
     network, new = load_for(chosen, start)
     if new:
         console.print(f"new weights, which start at random: {some(new)}")
+    if freeze_embeddings:
+        network.get_input_embeddings().requires_grad_(False)
+    planned = (dense_epochs, epochs, fill_epochs if rules.fill else 0.0)
+    table = remembered(out) if resume else None
+    if table is None and (minutes is not None or dry_run):
+        whole = measure(run, network, planned)
+        table = whole if minutes is None else whole.within(minutes)
+        console.print(str(table))
+    if dry_run:
+        graph = trace(network.eval(), example_inputs(network, chosen.tokenizer))
+        roles = find_roles(graph)
+        print_whole(console, explain(rules, roles, resolve(rules, roles)))
+        console.print(f"{memory(network) / 1e9:.2g} GB for weights, gradients and optimizer, beside activations")
+        return
+    check_same_run(
+        out,
+        {
+            "task": kind.name,
+            "data": digest_of_rows(rows),
+            "labels": chosen.classes,
+            "epochs": epochs,
+            "dense epochs": dense_epochs,
+            "dense learning rate": dense_learning_rate,
+            "base weights": digest_of_weights(model),
+            "teacher": digest_of_weights(teacher) if teacher else None,
+            "batch size": batch_size,
+            "learning rate": learning_rate,
+            "max length": chosen.max_length,
+            "frozen embeddings": freeze_embeddings,
+            "minutes": minutes,
+            "seed": seed,
+            "bf16": bf16,
+            "target": None if target is None else str(target),
+        },
+        resume,
+    )
+    if force and not resume:
+        remove_checkpoints(out)
+    if table is not None:
+        remember(out, table)
+        dense_epochs, epochs, fill_epochs = table.fine_tuning, table.pruning, table.filling
     if dense_epochs:
         start = out / "original"
         if not (start / "config.json").exists():
             run.train(out / "original-checkpoints", dense_epochs, dense_learning_rate, "fine-tuning", model=network)
             save(network, start)
         network, new = load_for(chosen, start)
+        if freeze_embeddings:
+            network.get_input_embeddings().requires_grad_(False)
         teacher = teacher or start
     outcome = Outcome(run, rows, network, [] if new else run.scores(network))
     if outcome.original:
@@ -208,8 +241,6 @@ def prune(
     if target is not None and target.speedup is not None:
         console.print("timing the model, unless this machine remembers it")
     program = compile(network, rules, example_inputs(network, chosen.tokenizer), target=target)
-    if freeze_embeddings:
-        network.get_input_embeddings().requires_grad_(False)
     write_text(out / "spec.json", rules.model_dump_json(indent=1))
     taught = load_teacher(chosen, teacher) if teacher else None
     run.train(out / "checkpoints", epochs, learning_rate, "pruning", program=program, teacher=taught)
