@@ -16,6 +16,7 @@ from bpc.hub.note import note_of
 from bpc.hub.sizes import note_sizes, tensors_of
 from bpc.streaming.checkpoint import Checkpoint, StreamError
 from bpc.streaming.layers import Layers, compare_layers
+from bpc.streaming.memory import give_back_freed_memory
 from bpc.streaming.meta import shapes_of
 from bpc.streaming.numbers import Numbers, fingerprint, stored_names
 from bpc.streaming.shards import Staging, layout
@@ -89,6 +90,7 @@ def stream_shrink(
     Raises `StreamError` for a checkpoint that cannot be read so, `ModuleViewError` for a model whose forward cannot
     follow, `passes.MaskError`, and `passes.VerificationError` where a layer computes something else.
     """
+    give_back_freed_memory()
     checkpoint = Checkpoint(Path(directory), shell)
     args, kwargs = pytree.tree_map(_with_numbers, widen_unit_dims(*normalise_inputs(shell, dict(example))))
     on_meta = pytree.tree_map_only(torch.Tensor, lambda t: t.to("meta"), (args, kwargs))

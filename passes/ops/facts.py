@@ -111,6 +111,23 @@ def some(pattern: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor
     return pattern.view(torch.uint8).amax(dim, keepdim=keepdim).view(torch.bool)
 
 
+def factors_of(pattern: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(rows, columns), bool, of a pattern that is every entry where they cross; None for another one."""
+    if pattern.dim() != 2:
+        return None
+    rows, columns = some(pattern, 1), some(pattern, 0)
+    crossings = int(rows.sum()) * int(columns.sum())
+    return (rows, columns) if int(torch.count_nonzero(pattern)) == crossings else None
+
+
+def outer(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """The pattern of `factors_of`, without allocating it where one of them is all."""
+    shape = (len(rows), len(columns))
+    if bool(columns.all()):
+        return rows[:, None].expand(shape)
+    return columns.expand(shape) if bool(rows.all()) else rows[:, None] & columns
+
+
 def any_over(live: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:
     """Logical or over ``dims``, keeping them at size 1."""
     for d in dims:

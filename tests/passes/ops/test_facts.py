@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from passes.ops.facts import (
@@ -13,8 +14,10 @@ from passes.ops.facts import (
     axis,
     collapse_fact,
     fact_shape,
+    factors_of,
     make_fact,
     nothing_constant,
+    outer,
     reduce_to,
     value_name,
 )
@@ -78,3 +81,19 @@ def test_broadcasting_is_undone_by_any() -> None:
     assert along(live, -1).tolist() == [F, T]
     assert along(live, 0).tolist() == [T, F]
     assert any_over(live, [1]).tolist() == [[[F, T]], [[F, F]]]
+
+
+@pytest.mark.parametrize("rows", [(1, 1, 1), (1, 0, 1), (0, 0, 0)])
+@pytest.mark.parametrize("columns", [(1, 1), (0, 1)])
+def test_patterns_of_rows_and_columns_come_apart_and_together_again(
+    rows: tuple[int, ...], columns: tuple[int, ...]
+) -> None:
+    pattern = torch.tensor(rows).bool()[:, None] & torch.tensor(columns).bool()
+    factors = factors_of(pattern)
+    assert factors is not None
+    assert torch.equal(outer(*factors), pattern)
+
+
+def test_other_patterns_have_no_factors() -> None:
+    assert factors_of(torch.eye(2).bool()) is None
+    assert factors_of(torch.ones(3).bool()) is None
