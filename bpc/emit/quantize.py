@@ -40,10 +40,10 @@ Inputs = Mapping[str, "torch.Tensor | np.ndarray"]
 def quantize(model: ir.Model, calibration: Iterable[Inputs] | None = None) -> ir.Model:
     """An int8 copy of a float32 model.
 
-    Weights are signed and have one scale per output feature. Activations are unsigned: scaled per run (dynamic), or,
-    where ``calibration`` gives inputs ({input name: array or tensor}, a few dozen batches), once from the ranges
-    seen there (static; from the smallest to the largest number). Raises ValueError for calibration inputs of wrong
-    names.
+    Weights are signed and have one scale per output feature; 7 bits of them on a processor that `saturates`.
+    Activations are unsigned: scaled per run (dynamic), or, where ``calibration`` gives inputs ({input name: array or
+    tensor}, a few dozen batches), once from the ranges seen there (static; from the smallest to the largest number).
+    Raises ValueError for calibration inputs of wrong names.
     """
     model = model.clone()
     SplitGemm()(model)  # the quantizer's own rewrite of Gemm transposes weights and keeps their old shapes
@@ -51,6 +51,7 @@ def quantize(model: ir.Model, calibration: Iterable[Inputs] | None = None) -> ir
         "op_types_to_quantize": ["MatMul"],
         "per_channel": True,
         "weight_type": QuantType.QInt8,
+        "reduce_range": saturates(),
         "nodes_to_exclude": _output_layers(model),
         "extra_options": {"MatMulConstBOnly": True},
         "use_external_data_format": True,
@@ -61,6 +62,13 @@ def quantize(model: ir.Model, calibration: Iterable[Inputs] | None = None) -> ir
         for group in _groups(model):
             model = _dynamic(model, group, options)
         return model
+
+
+def saturates() -> bool:
+    """Whether two products of 8 bits can be more than this processor adds up without loss: x86 without VNNI has 16 bits
+    for them, and 255 · 127 · 2 > 2¹⁵. Weights of 7 bits always fit."""
+    found = torch.cpu.get_capabilities()
+    return found["architecture"] == "x86_64" and not (found["avx512_vnni"] or found["avx_vnni"])
 
 
 def _static(model: ir.Model, reader: CalibrationDataReader, options: Mapping[str, Any]) -> ir.Model:

@@ -53,6 +53,16 @@ def test_int8_keeps_the_function_and_the_last_layer(model: ir.Model, static: boo
     assert len(weights) == linear
 
 
+@pytest.mark.parametrize("lossy", [True, False])
+def test_processors_that_saturate_get_weights_of_seven_bits(
+    model: ir.Model, monkeypatch: pytest.MonkeyPatch, lossy: bool
+) -> None:
+    monkeypatch.setattr("bpc.emit.quantize.saturates", lambda: lossy)
+    found = [v.const_value.numpy() for v in quantize(model).graph.initializers.values() if v.dtype == ir.DataType.INT8]
+    largest = max(int(np.abs(weight.astype(int)).max()) for weight in found)
+    assert largest <= 64 if lossy else 64 < largest <= 128
+
+
 def test_int8_in_groups_is_int8_at_once(model: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     apply(Recipe("multi-head"), model)
     at_once = quantize(model)
