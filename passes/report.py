@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 
 import torch
 from torch import fx, nn
@@ -34,6 +35,30 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """All that stays although zero for one reason."""
+
+    reason: str
+    kept: tuple[Kept, ...]
+
+    @property
+    def count(self) -> int:
+        """Rows and columns."""
+        return sum(kept.count for kept in self.kept)
+
+    @property
+    def weights(self) -> int:
+        return len({kept.parameter for kept in self.kept})
+
+    def __str__(self) -> str:
+        where = self.kept[0].place
+        if len(self.kept) > 1:
+            plural = "s" if self.weights > 1 else ""
+            where = f"{self.count:,} rows and columns of {self.weights} weight{plural}, such as {where}"
+        return f"kept although zero: {where}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Scattered:
     """Zeros of the small graph's matrices that lie in no row or column which is zero as a whole."""
 
@@ -48,9 +73,12 @@ class Scattered:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ShrinkReport:
-    """Parameter counts, the agreement of the two graphs, why axes kept dead indices, and zeros that no cut removes."""
+    """Parameter counts, the agreement of the two graphs, why axes kept dead indices, and zeros that no cut removes.
+
+    Printed, it says each reason once; `details` has every place.
+    """
 
     parameters_before: int
     parameters_after: int
@@ -64,28 +92,51 @@ class ShrinkReport:
         """{parameter[dim] with dead indices: reason}."""
         return {kept.place: kept.reason for kept in self.kept}
 
-    def __str__(self) -> str:
-        share = 1 - self.parameters_after / max(1, self.parameters_before)
-        lines = [f"parameters {self.parameters_before:,} → {self.parameters_after:,} (−{share:.1%}) in the graph view"]
-        if self.agreement is not None:
-            lines.append(f"verified: {self.agreement}")
-        lines += self._kept_lines()
-        if self.scattered.zeros > WORTH_A_WORD * self.scattered.entries:
-            lines.append(str(self.scattered))
-        if self.unknown_operators:
-            lines.append("operators treated conservatively: " + ", ".join(self.unknown_operators))
-        return "\n".join(lines)
-
-    def _kept_lines(self) -> Iterator[str]:
-        """One line per reason."""
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What stays although zero, by reason; what concerns most rows and columns first."""
         groups: dict[str, list[Kept]] = {}
         for kept in self.kept:
             groups.setdefault(kept.reason, []).append(kept)
-        for reason, found in groups.items():
-            where = found[0].place
-            if len(found) > 1:
-                where = f"{sum(k.count for k in found):,} rows and columns of {len(found)} weights, such as {where}"
-            yield f"kept although zero: {where}: {reason}"
+        found = (Kind(reason, tuple(kept)) for reason, kept in groups.items())
+        return tuple(sorted(found, key=lambda kind: -kind.count))
+
+    def details(self) -> str:
+        """The report with every place that stays although zero, a line each."""
+        places = (f"  {kept.place}: {kept.reason}" for kind in self.kinds for kept in kind.kept)
+        return "\n".join((str(self), *places))
+
+    def __str__(self) -> str:
+        return "\n".join((self._size(), *self._findings()))
+
+    def __repr__(self) -> str:
+        apart = "not verified" if self.agreement is None else f"apart by {self.agreement.max_abs_diff:.2e}"
+        return f"ShrinkReport(parameters {self.parameters_before:,} → {self.parameters_after:,}, {apart})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        findings = "".join(f"<li>{escape(line)}</li>" for line in self._findings())
+        places = "".join(f"<li>{escape(f'{kept.place}: {kept.reason}')}</li>" for kept in self.kept)
+        every = f"<details><summary>every place</summary><ul>{places}</ul></details>" if places else ""
+        return f"<div><p><b>{escape(self._size())}</b></p><ul>{findings}</ul>{every}</div>"
+
+    def _size(self) -> str:
+        share = 1 - self.parameters_after / max(1, self.parameters_before)
+        return f"parameters {self.parameters_before:,} → {self.parameters_after:,} (−{share:.1%}) in the graph view"
+
+    def _findings(self) -> Iterator[str]:
+        if self.agreement is not None:
+            yield f"verified: {self.agreement}"
+        yield from map(str, self.kinds)
+        if self.notes_scattered:
+            yield str(self.scattered)
+        if self.unknown_operators:
+            yield "operators treated conservatively: " + ", ".join(self.unknown_operators)
+
+    @property
+    def notes_scattered(self) -> bool:
+        """There are so many scattered zeros that they are worth a word."""
+        return self.scattered.zeros > WORTH_A_WORD * self.scattered.entries
 
 
 def count_parameters(graph_module: fx.GraphModule) -> int:

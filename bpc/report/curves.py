@@ -1,23 +1,67 @@
-"""Curves of a pruning run: density, live heads and FFN dims, and loss, against the training step."""
+"""Curves of a pruning run, phase by phase, as data that the template draws."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-# (panel title, [(key in the log, label, colour, dashes)], whether the panel starts at 0)
-_PANELS: tuple[tuple[str, tuple[tuple[str, str, str, str], ...], bool], ...] = (
-    ("density of the masked weights", (("density", "density", "#0072B2", "-"),), True),
-    ("heads left", (("heads", "heads", "#D55E00", "-"),), True),
-    ("FFN dims left", (("ffn_dims", "FFN dims", "#009E73", "-"),), True),
-    ("loss", (("loss", "training", "#000000", "-"), ("eval_loss", "evaluation", "#E69F00", "--")), False),
+History = Sequence[Mapping[str, Any]]
+
+_Record: TypeAlias = tuple[float, str, Mapping[str, Any]]  # step, phase, what was logged
+_Choice: TypeAlias = tuple[str, tuple[tuple[str, str], ...], bool]
+
+# (panel title, [(key in the log, label)], whether the panel starts at 0)
+_PANELS: tuple[_Choice, ...] = (
+    ("loss", (("loss", "training"), ("eval_loss", "evaluation")), False),
+    ("density of the masked weights", (("density", "density"),), True),
+    ("cost, as a share of the original's", (("cost", "cost"), ("cost_asked", "asked")), True),
+    ("threshold τ", (("threshold", "τ"),), True),
+    ("regularisation factor λ", (("lambda", "λ"),), True),
+    ("heads left", (("heads", "heads"),), True),
+    ("FFN dims left", (("ffn_dims", "FFN dims"),), True),
 )
+_NO_METRICS = ("loss", "runtime", "per_second", "_time", "steps", "samples")  # what a metric's name does not end in
+_MOST_POINTS = 240
+_WIDTH, _HEIGHT = 320, 170
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 14, 34
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series: points in the drawing, and each point in words."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    texts: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """For an SVG path."""
+        return "M" + "L".join(f"{x:g} {y:g}" for x, y in self.points)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: lines, (place, label) of the ticks, and (place, name) where each phase begins."""
+
+    title: str
+    lines: tuple[Line, ...]
+    across: tuple[tuple[float, str], ...]
+    up: tuple[tuple[float, str], ...]
+    phases: tuple[tuple[float, str], ...]
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    left: int = _LEFT
+    right: int = _WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = _HEIGHT - _BOTTOM
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -34,33 +78,96 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return history
 
 
-def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot what a `bpc.Trainer` logged. Panels without any logged value are left out.
+def curve_panels(history: History | Mapping[str, History]) -> tuple[Panel, ...]:
+    """Charts of what a `bpc.Trainer` logged; without what was never logged.
 
-    Raises ValueError if the log has nothing to plot.
+    ``history``: one phase's log, or {name of a phase: its log} in their order. Phases stand side by side.
     """
-    records = list(history)
-    panels = [
-        (title, [line for line in lines if any(line[0] in r for r in records)], zero) for title, lines, zero in _PANELS
-    ]
-    panels = [panel for panel in panels if panel[1]]
-    if not panels:
-        raise ValueError("the log holds neither density nor loss: was it written by bpc.Trainer?")
-    figure = Figure(figsize=(3.6 * len(panels), 3.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (title, lines, zero) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for key, label, colour, dashes in lines:
-            points = [(r["step"], r[key]) for r in records if key in r and "step" in r]
-            axes.plot(
-                *zip(*points, strict=True), dashes, color=colour, label=label, marker="." if len(points) < 3 else ""
+    if not isinstance(history, Mapping):
+        history = {"pruning" if any("density" in record for record in history) else "training": history}
+    records: list[_Record] = []
+    starts: list[tuple[float, str]] = []
+    offset = 0.0
+    for phase, logged in history.items():
+        steps = [float(r["step"]) for r in logged if _is_number(r.get("step"))]
+        if not steps:
+            continue
+        starts.append((offset, phase))
+        records += [(offset + float(r["step"]), phase, r) for r in logged if _is_number(r.get("step"))]
+        offset += max(steps)
+    return tuple(panel for choice in _choices(records) if (panel := _panel(*choice, records, starts, offset)))
+
+
+def _choices(
+    records: Sequence[_Record],
+) -> Iterator[tuple[str, tuple[tuple[str, str], ...], bool]]:
+    yield _PANELS[0]
+    names = dict.fromkeys(key for _, _, record in records for key in record)
+    for key in names:
+        if key.startswith("eval_") and not key.endswith(_NO_METRICS):
+            name = key.removeprefix("eval_").replace("_", " ")
+            yield f"{name} (evaluation)", ((key, name),), False
+    yield from _PANELS[1:]
+
+
+def _panel(
+    title: str,
+    wanted: tuple[tuple[str, str], ...],
+    zero: bool,
+    records: Sequence[_Record],
+    starts: Sequence[tuple[float, str]],
+    end: float,
+) -> Panel | None:
+    found = []
+    for key, label in wanted:
+        points = [(step, float(r[key]), phase) for step, phase, r in records if _is_number(r.get(key))]
+        if points:
+            found.append((label, _thinned(points)))
+    if not found:
+        return None
+    values = [y for _, points in found for _, y, _ in points]
+    up = _ticks(min(0.0, *values) if zero else min(values), max(values))
+    across = _ticks(0, end)
+    across = [x for x in across if x <= end]
+    place_x = _Scale(0, end, _LEFT, _WIDTH - _RIGHT)
+    place_y = _Scale(up[0], up[-1], _HEIGHT - _BOTTOM, _TOP)
+    shown = [phase for phase in starts if any(p == phase[1] for _, points in found for *_, p in points)]
+    return Panel(
+        title,
+        tuple(
+            Line(
+                label,
+                tuple((place_x(x), place_y(y)) for x, y, _ in points),
+                tuple(f"{phase}, step {x:,.0f}: {label} {y:.4g}" for x, y, phase in points),
             )
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step")
-        if not any(isinstance(y, float) for line in axes.lines for y in line.get_ydata(orig=True)):
-            axes.yaxis.get_major_locator().set_params(integer=True)  # heads and dims are counted
-        axes.grid(alpha=0.3)
-        if zero:
-            axes.set_ylim(bottom=0)
-        if len(lines) > 1:
-            axes.legend(fontsize=8, frameon=False)
-    return figure
+            for label, points in found
+        ),
+        tuple((place_x(x), f"{x:,.0f}") for x in across),
+        tuple((place_y(y), f"{y:,.10g}") for y in up),
+        tuple((place_x(x), name) for x, name in shown),
+    )
+
+
+class _Scale:
+    """Values in [low, high] to places in [begin, end]."""
+
+    def __init__(self, low: float, high: float, begin: float, end: float) -> None:
+        self.low, self.span, self.begin, self.room = low, (high - low) or 1.0, begin, end - begin
+
+    def __call__(self, value: float) -> float:
+        return round(self.begin + self.room * (value - self.low) / self.span, 1)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    return [float(tick) for tick in MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+
+
+def _thinned(points: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Every n-th point, and the last."""
+    stride = math.ceil(len(points) / _MOST_POINTS)
+    kept = points[::stride]
+    return kept if kept[-1] is points[-1] else [*kept, points[-1]]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
@@ -12,9 +12,10 @@ from bpc.scores.live import Inner, live_units
 from passes.plan.data import Cut, PlanData
 from passes.structure.role import Family, Part
 from passes.structure.roles import LinearRole, Roles, find_roles
+from passes.structure.weight_uses import weight_uses
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Matrix:
     """One weight, laid out with the hidden size down and its inner features (heads, FFN dims) across.
 
@@ -28,28 +29,65 @@ class Matrix:
 
     @property
     def title(self) -> str:
-        """Short name of what the matrix does: query, up, ..."""
-        return self.role.role.part or self.role.role
+        """What the matrix does, in words: "query", "up", "query + key + value"."""
+        part = self.role.role.part
+        if part is Part.GATE_UP:
+            return "gate + up"
+        return " + ".join(p for p in Part if part and p in part.members) or self.role.role
 
     @property
     def heads(self) -> int | None:
         """Heads across, for attention matrices."""
         return self.role.heads if self.role.role.family is Family.ATTENTION else None
 
+    @property
+    def fused(self) -> bool:
+        """Several operands in one weight, side by side or head by head: its columns are no heads."""
+        return self.role.role.part is not None and len(self.role.role.part.members) > 1
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class BlockSummary:
-    """One attention or FFN: its matrices, and how many heads or dims are left of how many."""
+    """One attention or FFN: its matrices, and which heads or dims are ``left``, (units,) bool.
+
+    ``cross``: its queries and its keys are computed from different streams, in the decoder.
+    """
 
     block_id: str
     matrices: tuple[Matrix, ...]
-    units_left: int
-    units: int
+    left: Tensor
+    cross: bool = False
 
     @property
     def is_attention(self) -> bool:
         """Attention (units are heads) or FFN (units are dims)."""
         return self.matrices[0].role.role.family is Family.ATTENTION
+
+    @property
+    def stack(self) -> str | None:
+        """ "encoder" or "decoder" where a model has both; "head" for what lies behind the layers."""
+        role = self.matrices[0].role
+        return "head" if role.role.family is Family.MLP else role.stack
+
+    @property
+    def title(self) -> str:
+        """In words: "attention", "cross-attention", "FFN"."""
+        return ("cross-attention" if self.cross else "attention") if self.is_attention else "FFN"
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "head" or "dim"."""
+        return "head" if self.is_attention else "dim"
+
+    @property
+    def units(self) -> int:
+        """Heads or dims of the dense block."""
+        return self.left.numel()
+
+    @property
+    def units_left(self) -> int:
+        """Heads or dims that the small block has."""
+        return int(self.left.sum())
 
     @property
     def parameters(self) -> int:
@@ -66,18 +104,36 @@ class BlockSummary:
         """Entries of the small model's matrices."""
         return sum(int(m.present.sum()) for m in self.matrices)
 
+    def __repr__(self) -> str:
+        return f"BlockSummary({self.block_id}, {self.units_left:,} of {self.units:,} {self.unit}s left)"
+
 
 @dataclass(frozen=True)
 class Layer:
-    """An attention and the FFN after it (either may be missing)."""
+    """The attentions of a layer and the FFN behind them (either may be missing); ``index`` counts within its stack."""
 
-    attention: BlockSummary | None
-    ffn: BlockSummary | None
+    index: int
+    blocks: tuple[BlockSummary, ...]
 
     @property
-    def blocks(self) -> tuple[BlockSummary, ...]:
-        """Those that exist."""
-        return tuple(b for b in (self.attention, self.ffn) if b is not None)
+    def stack(self) -> str | None:
+        """That of its blocks."""
+        return self.blocks[0].stack
+
+    @property
+    def title(self) -> str:
+        """In words: "layer 3", "decoder layer 3", "head"."""
+        if self.stack == "head":
+            return "head"
+        return f"{self.stack} layer {self.index}" if self.stack else f"layer {self.index}"
+
+    @property
+    def attentions(self) -> tuple[BlockSummary, ...]:
+        return tuple(b for b in self.blocks if b.is_attention)
+
+    @property
+    def ffns(self) -> tuple[BlockSummary, ...]:
+        return tuple(b for b in self.blocks if not b.is_attention)
 
 
 @dataclass(frozen=True)
@@ -91,6 +147,22 @@ class Summary:
     def blocks(self) -> tuple[BlockSummary, ...]:
         """All attentions and FFNs."""
         return tuple(block for layer in self.layers for block in layer.blocks)
+
+    def units(self, *, attention: bool) -> tuple[int, int]:
+        """(left, of) heads or FFN dims of the whole model."""
+        chosen = [b for b in self.blocks if b.is_attention == attention]
+        return sum(b.units_left for b in chosen), sum(b.units for b in chosen)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.layers)} layers"]
+        for attention, name in ((True, "heads"), (False, "FFN dims")):
+            left, units = self.units(attention=attention)
+            if units:
+                parts.append(f"{left:,} of {units:,} {name} left")
+        return ", ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"Summary({self}{'' if self.compiled else ', estimated from masks'})"
 
 
 def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: PlanData | None = None) -> Summary:
@@ -106,8 +178,9 @@ def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: P
     roles = find_roles(graph)
     cuts = {cut.parameter: cut for cut in plan.cuts} if plan is not None else None
     tiles = {block.name: block.tiles for block in roles.blocks}
+    inputs = {node: use.input for node, use in weight_uses(graph).items()}
     blocks = [
-        _block(block_id, linears, graph, masks, cuts, tiles[block_id])
+        _block(block_id, linears, graph, masks, cuts, tiles[block_id], _is_cross(linears, inputs))
         for block_id, linears in _by_block(roles)
         if any(_in_a_layer(linear) or linear.weight in (masks or {}) for linear in linears)
     ]
@@ -127,6 +200,12 @@ def _by_block(roles: Roles) -> Iterator[tuple[str, list[LinearRole]]]:
     yield from found.items()
 
 
+def _is_cross(linears: list[LinearRole], inputs: Mapping[fx.Node, fx.Node]) -> bool:
+    read = {linear.role.part: inputs[linear.node] for linear in linears if linear.stack == "decoder"}
+    keys = next((read[part] for part in (Part.KEY, Part.KV) if part in read), None)
+    return Part.QUERY in read and keys is not None and read[Part.QUERY] is not keys
+
+
 def _block(
     block_id: str,
     linears: list[LinearRole],
@@ -134,6 +213,7 @@ def _block(
     masks: Mapping[str, Tensor] | None,
     cuts: Mapping[str, Cut] | None,
     tiles: int,
+    cross: bool,
 ) -> BlockSummary:
     kept = [_oriented(_mask(linear, graph, masks), linear) for linear in linears]
     inner = [Inner(m.role.part, k.any(0), m.heads, _tiles(m, tiles)) for m, k in zip(linears, kept, strict=True)]
@@ -142,13 +222,16 @@ def _block(
         alive = torch.ones(1, dtype=torch.bool)
     if cuts is None:
         present = [
-            _spread(alive, mask.shape[1], _tiles(linear, tiles)).expand_as(mask)
+            _spread(alive, linear, mask.shape[1], _tiles(linear, tiles)).expand_as(mask)
             for linear, mask in zip(linears, kept, strict=True)
         ]
     else:
         present = [_present(linear, mask, cuts) for linear, mask in zip(linears, kept, strict=True)]
     matrices = tuple(Matrix(*parts) for parts in zip(linears, kept, present, strict=True))
-    return BlockSummary(block_id, matrices, _units_left(matrices, alive), alive.numel())
+    left = _left(matrices, alive)
+    if not bool(left.any()):  # the graph has none of it; modules keep one zero index
+        matrices = tuple(replace(matrix, present=torch.zeros_like(matrix.present)) for matrix in matrices)
+    return BlockSummary(block_id, matrices, left, cross)
 
 
 def _mask(linear: LinearRole, graph: fx.GraphModule, masks: Mapping[str, Tensor] | None) -> Tensor:
@@ -169,10 +252,12 @@ def _tiles(linear: LinearRole, tiles: int) -> int:
     return tiles if linear.role.part is Part.GATE_UP else 1
 
 
-def _spread(alive: Tensor, inner: int, tiles: int) -> Tensor:
-    """Units over the inner features of one matrix (grouped keys and values have fewer, a fused gate and up twice)."""
+def _spread(alive: Tensor, linear: LinearRole, inner: int, tiles: int) -> Tensor:
+    """Units over the inner features of one matrix; grouped keys and values live while a head reads them."""
     if tiles > 1:
         return alive.repeat(tiles)
+    if linear.heads and alive.numel() % linear.heads == 0:
+        alive = alive.view(linear.heads, -1).any(1)
     if inner % alive.numel() == 0:
         return alive.repeat_interleave(inner // alive.numel())
     return torch.ones(inner, dtype=torch.bool)
@@ -188,29 +273,31 @@ def _present(linear: LinearRole, kept: Tensor, cuts: Mapping[str, Cut]) -> Tenso
     return _oriented(stored, linear)
 
 
-def _units_left(matrices: tuple[Matrix, ...], alive: Tensor) -> int:
-    """Heads or dims the small model has; a block that died keeps one zero index in its modules, which is none."""
+def _left(matrices: tuple[Matrix, ...], alive: Tensor) -> Tensor:
+    """(units,) bool: heads or dims the small model has; none of a block whose way in or out is zero."""
     way_out = [m for m in matrices if m.role.role.leaves]
     way_in = [m for m in matrices if m not in way_out and m.role.role.part not in (Part.QUERY, Part.KEY, Part.QK)]
     for group in (way_in, way_out):
         if group and not any(bool((m.kept & m.present).any()) for m in group):
-            return 0
-    if not way_out:
-        return int(alive.sum())
+            return torch.zeros_like(alive)
+    if not way_out or not bool(alive.any()):
+        return alive
     inner = way_out[0].present.any(0)
     heads = way_out[0].heads
-    return int(inner.view(heads, -1).any(1).sum()) if heads else int(inner.sum())
+    return inner.view(heads, -1).any(1) if heads else inner
 
 
 def _layers(blocks: list[BlockSummary]) -> Iterator[Layer]:
-    pending: BlockSummary | None = None
+    """An FFN ends a layer. So does an attention behind another one, unless it is the layer's cross-attention."""
+    groups: list[list[BlockSummary]] = []
     for block in blocks:
-        if block.is_attention:
-            if pending is not None:
-                yield Layer(pending, None)
-            pending = block
+        before = groups[-1] if groups else None
+        same = before is not None and before[0].stack == block.stack and before[-1].is_attention
+        if before is not None and same and (block.cross or not block.is_attention):
+            before.append(block)
         else:
-            yield Layer(pending, block)
-            pending = None
-    if pending is not None:
-        yield Layer(pending, None)
+            groups.append([block])
+    counts: dict[str | None, int] = {}
+    for group in groups:
+        index = counts[group[0].stack] = counts.get(group[0].stack, -1) + 1
+        yield Layer(index, tuple(group))

@@ -1,4 +1,4 @@
-"""The summary as tables: for the terminal (rich) and for Markdown."""
+"""The summary as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ _COLUMNS = ("layer", "heads", "FFN dims", "weights kept", "weights in the small 
 
 def rows(summary: Summary) -> list[tuple[str, ...]]:
     """A row of text per layer, and a last one with the totals; columns: layer, heads, FFN dims, kept, present."""
-    found = [(str(index), *_row([layer])) for index, layer in enumerate(summary.layers)]
+    found = [(layer.title.replace("layer ", ""), *_row([layer])) for layer in summary.layers]
     return [*found, ("all", *_row(list(summary.layers)))]
 
 
 def _row(layers: list[Layer]) -> tuple[str, ...]:
-    attentions = [layer.attention for layer in layers if layer.attention is not None]
-    ffns = [layer.ffn for layer in layers if layer.ffn is not None]
-    blocks = [*attentions, *ffns]
+    blocks = [b for layer in layers for b in layer.blocks]
     total = sum(b.parameters for b in blocks)
     return (
-        _units(attentions),
-        _units(ffns),
+        _units([b for b in blocks if b.is_attention]),
+        _units([b for b in blocks if not b.is_attention]),
         f"{sum(b.parameters_kept for b in blocks) / max(1, total):.1%}",
         f"{sum(b.parameters_present for b in blocks):,} / {total:,}",
     )
@@ -43,10 +41,3 @@ def pruning_table(summary: Summary) -> Table:
     table.add_section()
     table.add_row(*total, style="bold")
     return table
-
-
-def pruning_markdown(summary: Summary) -> str:
-    """The same as a Markdown table."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---:|" * len(_COLUMNS)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(summary)]
-    return "\n".join(lines)

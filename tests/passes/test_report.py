@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 import passes
 from passes.analysis.coupling.why_kept import ROTARY, SHARED
+from passes.report import Kept
 from tests.passes.families import FAMILIES, make
 
 
@@ -139,3 +141,19 @@ def test_what_stays_for_the_same_reason_is_said_once() -> None:
         "kept although zero: 3 rows and columns of 2 weights, such as first.weight[0] (2 of 8): "
         "pinned: normalised by layer_norm"
     ]
+
+
+def test_details_have_every_place_and_kinds_the_sums() -> None:
+    masks = {"first.weight": rows(8, 8, [1, 2]), "second.weight": rows(8, 8, [5])}
+    report = passes.shrink(passes.trace(Feeder(), torch.randn(2, 8)), masks).report
+    (kind,) = report.kinds
+    assert (kind.count, kind.weights) == (3, 2)
+    assert report.details().splitlines()[-2:] == [
+        "  first.weight[0] (2 of 8): pinned: normalised by layer_norm",
+        "  second.weight[0] (1 of 8): pinned: normalised by layer_norm",
+    ]
+    assert repr(report).startswith("ShrinkReport(parameters 176 → 176, apart by ")
+    assert "\n" not in repr(report)
+    assert "<li>first.weight[0] (2 of 8): pinned" in report._repr_html_()
+    hostile = replace(report, kept=(Kept("<b>", 0, 1, 2, "&"),))
+    assert "<li>&lt;b&gt;[0] (1 of 2): &amp;</li>" in hostile._repr_html_()

@@ -1,4 +1,4 @@
-"""The summary as tables."""
+"""The summary as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from bpc.report.summary import Summary
-from bpc.report.table import pruning_markdown, pruning_table, rows
+from bpc.report.table import pruning_table, rows
 
 
 def test_table_ends_with_the_totals(summary: Summary) -> None:
@@ -20,10 +20,3 @@ def test_no_digit_is_lost_on_a_narrow_terminal(summary: Summary) -> None:
     console.print(pruning_table(summary))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in shown
-
-
-def test_markdown_has_the_rows_of_the_table(summary: Summary) -> None:
-    heading, rule, *body = pruning_markdown(summary).splitlines()
-    cells = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in body]
-    assert cells == rows(summary)
-    assert heading.count("|") == rule.count("|") == 1 + len(cells[0])
