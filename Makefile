@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test long demo lint types clean
+.PHONY: install test long demo lint types docs notebook clean
 
 install: $(STAMP)
 
@@ -12,7 +12,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[examples,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[examples,dev,docs]"
 	touch $@
 
 lint: install
@@ -32,5 +32,13 @@ long: install
 demo: install
 	$(BIN)/python -m examples.tweets $(ARGS)
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The tutorial is written once; the notebook is made of it.
+notebook: install
+	$(BIN)/jupytext --quiet --to ipynb -o docs/tutorial.ipynb docs/tutorial.md \
+		--update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}'
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -38,7 +38,9 @@ class Program:
         graph_module: the traced graph with the masks inserted. Traced in eval mode: it has no dropout.
         module: the user's model, the same masks attached; without the DataParallel or torch.compile around it.
         mask_set: scores, thresholds and schedule (an ``nn.Module``, registered in ``module`` as well).
-        spec, plans, roles: what was asked for, what it resolved to, and the structure it was resolved on.
+        spec: what was asked for.
+        plans: what it resolved to.
+        roles: the structure it was resolved on.
         target: what the small model shall cost; None: whatever λ leads to.
     """
 

@@ -74,17 +74,17 @@ def shrink(
 ) -> ShrinkResult:
     """Rewrite a traced graph into a smaller dense one that computes exactly what the masked one does.
 
-    Parameters
-    ----------
-    graph_module: from `passes.trace`. Not modified.
-    masks: {parameter name: bool tensor of the parameter's shape, True = kept}, a file of them, block scores, or None,
-        which reads the zeros in the weights; see `passes.masks.resolve_masks`. Raises `passes.MaskError`.
-    verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more than
-        rounding explains (`passes.verify.floor`), or by more than ``tolerance``, relative to the outputs' scale.
-    granularity: "dims" removes all that can go; "even", "heads" and "units" cut attention less finely (see
-        `ShrinkOptions`), for modules whose forward has one head size, or one head count, for all layers.
-    multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
-        names them; docs/benchmarks-onnx.md has what it costs.
+    Args:
+        graph_module: from `passes.trace`. Not modified.
+        masks: {parameter name: bool tensor of the parameter's shape, True = kept}, a file of them, block scores, or
+            None, which reads the zeros in the weights; see `passes.masks.resolve_masks`. Raises `passes.MaskError`.
+        verify: run both graphs on the example and on fresh inputs; raise `VerificationError` if they differ by more
+            than rounding explains (`passes.verify.floor`), or by more than ``tolerance``, relative to the outputs'
+            scale.
+        granularity: "dims" removes all that can go; "even", "heads" and "units" cut attention less finely (see
+            `ShrinkOptions`), for modules whose forward has one head size, or one head count, for all layers.
+        multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
+            names them; docs/benchmarks-onnx.md has what it costs.
 
     Exactness is promised for attention rows that see at least one key.
     """

@@ -43,16 +43,16 @@ def plan_shrink(
 ) -> Plan:
     """The plan `shrink` would carry out: cuts, folds and head counts. Nothing is written, and nothing verified.
 
-    Parameters
-    ----------
-    graph_module: from `passes.trace`; its parameters may be on the meta device.
-    masks: as for `passes.shrink`.
-    read: {parameter name} -> its numbers, or None if it has none; asked for masked matrices, and for vectors (biases)
-        and buffers, one at a time and more than once. ``passes.masks.TensorFile("model-dir").get`` reads a (sharded)
-        checkpoint so. Raises `MaskError` for numbers of another shape than the parameter's.
-        Default: the graph's own parameters, all of them; those on the meta device count as dense and of unknown value.
-    own_zeros: ask ``read`` for matrices without a mask too: they may hold zeros of their own, as `passes.shrink` sees.
-    granularity, multiple: as for `passes.shrink`.
+    Args:
+        graph_module: from `passes.trace`; its parameters may be on the meta device.
+        masks: as for `passes.shrink`.
+        read: {parameter name} -> its numbers, or None if it has none; asked for masked matrices, and for vectors
+            (biases) and buffers, one at a time and more than once. ``passes.masks.TensorFile("model-dir").get`` reads a
+            (sharded) checkpoint so. Raises `MaskError` for numbers of another shape than the parameter's. Default: the
+            graph's own parameters, all of them; those on the meta device count as dense and of unknown value.
+        own_zeros: ask ``read`` for matrices without a mask too: they may hold zeros of their own, as `passes.shrink`
+            sees.
+        granularity, multiple: as for `passes.shrink`.
     """
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module
     resolved = resolve_masks(graph_module, masks)

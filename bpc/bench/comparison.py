@@ -33,22 +33,22 @@ def compare(
 ) -> Comparison:
     """Time ``dense`` against ``small`` at one batch and length, beside the ratio of their arithmetic.
 
-    Parameters
-    ----------
-    dense, small: ``.onnx`` files that `bpc.export_onnx` wrote (runtime "onnx" only), or what `bpc.export_onnx` takes:
-        traced graphs, shrink results, dense models. Graphs are exported to temporary files with the same defaults.
-    batch, length: sizes of the ``batch`` and ``sequence`` axes.
-    runtime: "onnx" (ONNX Runtime, a plain session), "eager" or "compiled" (torch); on CUDA also "cudagraphs", which is
-        compiled with ``mode="reduce-overhead"``.
-    dtype: "float32"; on the CPU "int8" for ONNX files written from graphs (files are what they are); "bfloat16" and
-        "float16" under torch, see `bpc.emit.half`, and on CUDA.
-    dense_dtype: of the dense side, where it is another.
-    repeats: timed runs of each side, at least 7; the sides take turns, each in a process of its own.
-    threads: CPU threads of each side; default all this process may use.
-    clock: "wall", or "cpu" (with threads=1): CPU seconds of the side's process, for machines that are busy.
-    peak: also measure what a plain matrix product reaches: in float32 on the CPU, in ``dtype`` on CUDA.
-    device: "cpu", or "cuda": inputs and outputs stay on the GPU; torch is timed with events, ONNX Runtime until its
-        outputs are there.
+    Args:
+        dense, small: ``.onnx`` files that `bpc.export_onnx` wrote (runtime "onnx" only), or what `bpc.export_onnx`
+            takes: traced graphs, shrink results, dense models. Graphs are exported to temporary files with the same
+            defaults.
+        batch, length: sizes of the ``batch`` and ``sequence`` axes.
+        runtime: "onnx" (ONNX Runtime, a plain session), "eager" or "compiled" (torch); on CUDA also "cudagraphs", which
+            is compiled with ``mode="reduce-overhead"``.
+        dtype: "float32"; on the CPU "int8" for ONNX files written from graphs (files are what they are); "bfloat16" and
+            "float16" under torch, see `bpc.emit.half`, and on CUDA.
+        dense_dtype: of the dense side, where it is another.
+        repeats: timed runs of each side, at least 7; the sides take turns, each in a process of its own.
+        threads: CPU threads of each side; default all this process may use.
+        clock: "wall", or "cpu" (with threads=1): CPU seconds of the side's process, for machines that are busy.
+        peak: also measure what a plain matrix product reaches: in float32 on the CPU, in ``dtype`` on CUDA.
+        device: "cpu", or "cuda": inputs and outputs stay on the GPU; torch is timed with events, ONNX Runtime until its
+            outputs are there.
 
     Returns a `Comparison`: ``.speedup``, ``.arithmetic_ratio``, ``.efficiency``, ``.dense``/``.small`` (seconds), a
     rich table when printed. Raises ValueError for files whose arithmetic is unknown (not written by bpc), for dtypes

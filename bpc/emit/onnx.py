@@ -99,29 +99,30 @@ def export_onnx(
 ) -> OnnxExport:
     """Write ``source`` as an ONNX file at ``path``.
 
-    Parameters
-    ----------
-    source: a traced graph (`passes.trace`, `passes.shrink`), or anything with a ``.graph_module`` that is one
-        (`bpc.DenseModel`, `passes.ShrinkResult`). The dense model's own trace gives the baseline file.
-    path: the ``.onnx`` file. Written beside the destination, checked, then moved in place; over 1.9 GB of weights
-        go to ``<path>.data``.
-    target: ONNX Runtime's CPU or CUDA provider.
-    dtype: what is written, whatever the model is held in: "float32"; "int8" (linear layers, see `bpc.emit.quantize`);
-        for CUDA also "float16" and "bfloat16".
-    recipe: the forms to use, e.g. read from another file with `read_recipe`; None: the shipped default of the target.
-    autotune: measure the forms on this machine (CPU target) instead, at the (batch, length) pairs of
-        ``tuning_shapes``; what was measured is stored in the file, and its recipe repeats the export elsewhere.
-    calibration: for "int8": inputs {name: array} whose ranges fix the activations' scales; None: scaled at each run.
-    embeddings: how tables of embeddings are stored: "float32"; "int8", a scale per row; "int4", a scale per 32 numbers
-        (`bpc.emit.embeddings`). Rows are looked up as they are stored, the table itself never becomes float32. None:
-        "int8" for dtype "int8", else "float32".
-    storage: "float16" stores all other large float32 constants in half the bytes; a runtime widens them as it loads
-        the file, and computes in float32. Both for dtypes "float32" and "int8"; `OnnxExport.kept` names what would
-        lose too much and stays.
-    check: compare the file with the graph on ONNX Runtime: the example, and every dynamic axis much larger and much
-        smaller. An axis that holds at the example's size alone becomes static in the file (``agreement.fixed``).
-    layout: names of inputs, outputs and axes, and inputs to check on, where they are settled; None: they are found.
-    opset: 20 or later. The attention forms need 23; below, attention is exported written out.
+    Args:
+        source: a traced graph (`passes.trace`, `passes.shrink`), or anything with a ``.graph_module`` that is one
+            (`bpc.DenseModel`, `passes.ShrinkResult`). The dense model's own trace gives the baseline file.
+        path: the ``.onnx`` file. Written beside the destination, checked, then moved in place; over 1.9 GB of weights
+            go to ``<path>.data``.
+        target: ONNX Runtime's CPU or CUDA provider.
+        dtype: what is written, whatever the model is held in: "float32"; "int8" (linear layers, see
+            `bpc.emit.quantize`); for CUDA also "float16" and "bfloat16".
+        recipe: the forms to use, e.g. read from another file with `read_recipe`; None: the shipped default of the
+            target.
+        autotune: measure the forms on this machine (CPU target) instead, at the (batch, length) pairs of
+            ``tuning_shapes``; what was measured is stored in the file, and its recipe repeats the export elsewhere.
+        calibration: for "int8": inputs {name: array} whose ranges fix the activations' scales; None: scaled at each
+            run.
+        embeddings: how tables of embeddings are stored: "float32"; "int8", a scale per row; "int4", a scale per 32
+            numbers (`bpc.emit.embeddings`). Rows are looked up as they are stored, the table itself never becomes
+            float32. None: "int8" for dtype "int8", else "float32".
+        storage: "float16" stores all other large float32 constants in half the bytes; a runtime widens them as it loads
+            the file, and computes in float32. Both for dtypes "float32" and "int8"; `OnnxExport.kept` names what would
+            lose too much and stays.
+        check: compare the file with the graph on ONNX Runtime: the example, and every dynamic axis much larger and much
+            smaller. An axis that holds at the example's size alone becomes static in the file (``agreement.fixed``).
+        layout: names of inputs, outputs and axes, and inputs to check on, where they are settled; None: they are found.
+        opset: 20 or later. The attention forms need 23; below, attention is exported written out.
 
     Raises `bpc.emit.check.ExportError` if the file disagrees with the graph or ONNX lacks one of its operators,
     ValueError for unusable arguments.

@@ -32,12 +32,11 @@ def calibration_batches(
 ) -> list[Batch]:
     """Up to ``samples`` examples of ``data`` as batches for ``model``; labels are left out.
 
-    Parameters
-    ----------
-    data: texts (a tokenizer is needed), rows of a data set ({name: list or tensor of one example}; texts among them
-        are not read), or batches ({name: tensor}), such as a DataLoader gives.
-    batch_size, max_length: of what is put together here; batches stay as they are. Texts are sorted by length, so that
-        little is padding, and then shuffled as batches.
+    Args:
+        data: texts (a tokenizer is needed), rows of a data set ({name: list or tensor of one example}; texts among them
+            are not read), or batches ({name: tensor}), such as a DataLoader gives.
+        batch_size, max_length: of what is put together here; batches stay as they are. Texts are sorted by length, so
+            that little is padding, and then shuffled as batches.
 
     Raises `CalibrationError` for data without examples, or of another modality than the model's.
     """

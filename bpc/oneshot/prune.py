@@ -71,24 +71,24 @@ def prune_once(
     the weights that remain are refitted layer by layer, so that the layers' outputs stay (`passes.rewrite.refit`).
     The result is compiled exactly: it computes what the refitted model with zeros computes.
 
-    Parameters
-    ----------
-    data: texts, rows of a data set or batches; see `bpc.oneshot.batches.calibration_batches`, which also explains
-        ``samples``, ``batch_size`` and ``max_length``. A few hundred examples of what the model will see are enough.
-    target: a number (how many times as fast) or a `Target`.
-    tokenizer: where ``data`` are texts, or rows to pad.
-    effort: how much is spent on measuring what each layer's loss does to the outputs; 2 takes twice as long.
-    ridge: how far refitted weights stay near the old ones; see `passes.rewrite.refit`.
-    multiple: FFN dims, and dims inside heads, are kept in multiples of this (kernels run best on 8 or 16).
-    narrow: whether the heads of a layer may keep fewer dims, in a basis of their own (`bpc.oneshot.bases`). "alike":
-        values as many as queries and keys, which the module of most architectures can follow. "freely": each as many
-        as they need; the graph and ONNX files are small then, the module keeps zeros. Where positions are rotated into
-        queries and keys, only values get narrower, so "alike" changes nothing there.
-    protect: names of weights (globs) whose layer is left alone.
-    verify: compare the small model with the refitted one; see `passes.shrink`.
-    progress: show it on stderr.
-    state: a directory that what was measured and refitted is kept in, layer by layer; the same call goes on from there
-        after an interruption.
+    Args:
+        data: texts, rows of a data set or batches; see `bpc.oneshot.batches.calibration_batches`, which also explains
+            ``samples``, ``batch_size`` and ``max_length``. A few hundred examples of what the model will see are
+            enough.
+        target: a number (how many times as fast) or a `Target`.
+        tokenizer: where ``data`` are texts, or rows to pad.
+        effort: how much is spent on measuring what each layer's loss does to the outputs; 2 takes twice as long.
+        ridge: how far refitted weights stay near the old ones; see `passes.rewrite.refit`.
+        multiple: FFN dims, and dims inside heads, are kept in multiples of this (kernels run best on 8 or 16).
+        narrow: whether the heads of a layer may keep fewer dims, in a basis of their own (`bpc.oneshot.bases`).
+            "alike": values as many as queries and keys, which the module of most architectures can follow. "freely":
+            each as many as they need; the graph and ONNX files are small then, the module keeps zeros. Where positions
+            are rotated into queries and keys, only values get narrower, so "alike" changes nothing there.
+        protect: names of weights (globs) whose layer is left alone.
+        verify: compare the small model with the refitted one; see `passes.shrink`.
+        progress: show it on stderr.
+        state: a directory that what was measured and refitted is kept in, layer by layer; the same call goes on from
+            there after an interruption.
 
     Returns a `bpc.DenseModel`, whose ``one_shot`` is a `OneShotReport`. Raises `CalibrationError` for data that do not
     fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced,

@@ -19,11 +19,10 @@ from torch import Tensor
 def removal_order(weight: Tensor, gram: Tensor, size: int, share: float = 0.02) -> Tensor:
     """Units in the order in which to remove them, least needed first.
 
-    Parameters
-    ----------
-    weight: (out, features), float64. gram: (features, features), float64, positive definite.
-    size: input features of a unit; unit i is features i*size up to (i+1)*size.
-    share: of the units that are left, this many go per step (at least one).
+    Args:
+        weight: (out, features), float64. gram: (features, features), float64, positive definite.
+        size: input features of a unit; unit i is features i*size up to (i+1)*size.
+        share: of the units that are left, this many go per step (at least one).
 
     Returns int64 (features / size).
     """

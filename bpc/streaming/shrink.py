@@ -77,15 +77,14 @@ def stream_shrink(
 ) -> Streamed:
     """Write the small model of a directory as `DenseModel.save_pretrained` does, without ever holding the large one.
 
-    Parameters
-    ----------
-    shell: the directory's model on the meta device: ``from_pretrained(directory, device_map="meta")``.
-    masks: as for `passes.shrink`; read tensor by tensor.
-    example: keyword inputs to trace the model with.
-    max_shard_size: of the files it writes. A run that is killed goes on from its last whole file; what it has is kept
-        in ``out/.bpc-stream``.
-    verify: compare layers of the masked model with those of the small one, with random inputs.
-    step: told (file, its number, of how many) before each file.
+    Args:
+        shell: the directory's model on the meta device: ``from_pretrained(directory, device_map="meta")``.
+        masks: as for `passes.shrink`; read tensor by tensor.
+        example: keyword inputs to trace the model with.
+        max_shard_size: of the files it writes. A run that is killed goes on from its last whole file; what it has is
+            kept in ``out/.bpc-stream``.
+        verify: compare layers of the masked model with those of the small one, with random inputs.
+        step: told (file, its number, of how many) before each file.
 
     Raises `StreamError` for a checkpoint that cannot be read so, `ModuleViewError` for a model whose forward cannot
     follow, `passes.MaskError`, and `passes.VerificationError` where a layer computes something else.

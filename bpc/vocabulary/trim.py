@@ -45,15 +45,14 @@ def trim_vocabulary(
     kept tokens. Both are checked before anything is returned. Weights that do not depend on the vocabulary are shared
     with ``model``, which is left as it is.
 
-    Parameters
-    ----------
-    model: of transformers, or a `bpc.DenseModel`; what comes back is of the same kind.
-    tokenizer: its tokenizer, of the `tokenizers` library.
-    keep_tokens: size of the new vocabulary at most; the most frequent tokens stay.
-    min_count: occurrences that keep a token.
-    coverage: keep no more of the most frequent tokens than cover this share (0 to 1) of the texts' tokens.
-    characters: "used" keeps only those single characters that occur in the texts; others become unknown.
-    held_out: texts whose coverage the report tells as well.
+    Args:
+        model: of transformers, or a `bpc.DenseModel`; what comes back is of the same kind.
+        tokenizer: its tokenizer, of the `tokenizers` library.
+        keep_tokens: size of the new vocabulary at most; the most frequent tokens stay.
+        min_count: occurrences that keep a token.
+        coverage: keep no more of the most frequent tokens than cover this share (0 to 1) of the texts' tokens.
+        characters: "used" keeps only those single characters that occur in the texts; others become unknown.
+        held_out: texts whose coverage the report tells as well.
 
     Raises `bpc.vocabulary.errors.VocabularyError` for what cannot be reduced, and `passes.VerificationError` where
     tokens or outputs would not be the same.

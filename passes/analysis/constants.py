@@ -28,11 +28,10 @@ WeightReader = Callable[[str], torch.Tensor | None]
 class Constants:
     """Facts of every value of a graph, and what other analyses derive from them.
 
-    Parameters
-    ----------
-    masks: {parameter name: bool tensor of its shape}; masked entries count as 0.
-    read: how to obtain a parameter's numbers by name; None for a parameter that cannot be read (meta device), which
-        then counts as dense and of unknown value. Default: the graph module's own attributes.
+    Args:
+        masks: {parameter name: bool tensor of its shape}; masked entries count as 0.
+        read: how to obtain a parameter's numbers by name; None for a parameter that cannot be read (meta device), which
+            then counts as dense and of unknown value. Default: the graph module's own attributes.
     """
 
     def __init__(

@@ -28,11 +28,10 @@ class Foldable:
 class Folding:
     """Answers for every weight of a graph.
 
-    Parameters
-    ----------
-    uses: {weight: its linear products}.
-    only_linear: whether a parameter is read by linear products alone.
-    numbers: (is one constant, its number) of the input channels of a product, each of shape (in_features,).
+    Args:
+        uses: {weight: its linear products}.
+        only_linear: whether a parameter is read by linear products alone.
+        numbers: (is one constant, its number) of the input channels of a product, each of shape (in_features,).
     """
 
     def __init__(

@@ -48,12 +48,11 @@ def make_reference(plain: fx.GraphModule) -> fx.GraphModule:
 def masked_reference(graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None = None) -> fx.GraphModule:
     """What the model computes with masked weights, from torch.export's own module.
 
-    Parameters
-    ----------
-    graph_module: from `passes.trace`, before or after `BakeWeights`; its current parameters are read. A rewritten graph
-        stands for itself.
-    masks: {name that ``graph_module`` reads a parameter by: bool tensor of its shape}, True where an entry is kept. The
-        name may be one that baking gives to a weight computed from others: then the computed weight is masked.
+    Args:
+        graph_module: from `passes.trace`, before or after `BakeWeights`; its current parameters are read. A rewritten
+            graph stands for itself.
+        masks: {name that ``graph_module`` reads a parameter by: bool tensor of its shape}, True where an entry is kept.
+            The name may be one that baking gives to a weight computed from others: then the computed weight is masked.
 
     Returns a graph module of the same signature, without input guards. Raises KeyError for a mask that fits nothing.
     """

@@ -30,17 +30,16 @@ from passes.ir.unwrap import plain_forwards, unwrap
 def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True) -> fx.GraphModule:
     """Trace ``model`` in eval mode into an ``fx.GraphModule`` of functional ATen operators.
 
-    Parameters
-    ----------
-    model: any module ``torch.export`` can trace, or DataParallel, torch.compile or accelerate around one. It is left as
-        it is: training flags, hooks and buffers.
-    example_inputs: a dict of keyword arguments, a tuple of positional ones, one tensor, or None, in which case the
-        model's own ``dummy_inputs`` (Hugging Face) are taken, with masks that hide nothing. Whatever the forward takes
-        may stand in it; what is no tensor is fixed by the trace. A size of 1 in the batch (or sequence) dimension does
-        not freeze it: the example is repeated. It is copied, never written to.
-    dynamic: trace every dimension the model does not constrain as dynamic (batch, sequence; of images and other
-        inputs of rank 4 and more only the batch: channels, heights and widths are part of the architecture). False
-        keeps the example's sizes.
+    Args:
+        model: any module ``torch.export`` can trace, or DataParallel, torch.compile or accelerate around one. It is
+            left as it is: training flags, hooks and buffers.
+        example_inputs: a dict of keyword arguments, a tuple of positional ones, one tensor, or None, in which case the
+            model's own ``dummy_inputs`` (Hugging Face) are taken, with masks that hide nothing. Whatever the forward
+            takes may stand in it; what is no tensor is fixed by the trace. A size of 1 in the batch (or sequence)
+            dimension does not freeze it: the example is repeated. It is copied, never written to.
+        dynamic: trace every dimension the model does not constrain as dynamic (batch, sequence; of images and other
+            inputs of rank 4 and more only the batch: channels, heights and widths are part of the architecture). False
+            keeps the example's sizes.
 
     Returns the graph; its parameters *are* the model's (same objects, same names). It refuses inputs that the model
     would have treated otherwise than the example (`passes.ir.info.InputError`), and has been compared with the model on

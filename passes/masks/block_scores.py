@@ -34,14 +34,13 @@ Method = Literal["sigmoid", "threshold", "topk"]
 class BlockScores:
     """Scores and how to turn them into masks.
 
-    Parameters
-    ----------
-    source: a file or directory (see `TensorFile`), or tensors by name. Tensors other than scores are ignored.
-    threshold: τ of 1(σ(S) > τ) or 1(S > τ); for "topk" the kept fraction. Usually the run's *final* threshold.
-    method: "sigmoid", "threshold" or "topk".
-    min_keep: at least about this fraction of a weight's blocks stays, the highest scores first, where a threshold
-        would prune more (the public implementation keeps half a percent; 0 switches it off).
-    bias: also mask the bias of rows that lost all their blocks.
+    Args:
+        source: a file or directory (see `TensorFile`), or tensors by name. Tensors other than scores are ignored.
+        threshold: τ of 1(σ(S) > τ) or 1(S > τ); for "topk" the kept fraction. Usually the run's *final* threshold.
+        method: "sigmoid", "threshold" or "topk".
+        min_keep: at least about this fraction of a weight's blocks stays, the highest scores first, where a threshold
+            would prune more (the public implementation keeps half a percent; 0 switches it off).
+        bias: also mask the bias of rows that lost all their blocks.
     """
 
     source: str | Path | Mapping[str, torch.Tensor]

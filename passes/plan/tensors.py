@@ -23,12 +23,11 @@ from passes.plan.errors import ModuleViewError
 class SmallTensors(Mapping[str, torch.Tensor]):
     """The tensors that a plan changes, by the names of the traced model, each computed when it is asked for.
 
-    Parameters
-    ----------
-    weights: the large tensors by name, without masks, read when they are needed and not kept.
-    masks: {name: bool tensor}, True where an entry is kept, read in the same way.
-    biases: which of the biases that the plan may add (`Fold.new_bias`) there are; default: those that are not all zero,
-        which are computed to find out. Give it where ``weights`` are on the meta device.
+    Args:
+        weights: the large tensors by name, without masks, read when they are needed and not kept.
+        masks: {name: bool tensor}, True where an entry is kept, read in the same way.
+        biases: which of the biases that the plan may add (`Fold.new_bias`) there are; default: those that are not all
+            zero, which are computed to find out. Give it where ``weights`` are on the meta device.
 
     Raises `ModuleViewError` for weights that are not there or have other shapes than the plan was made for.
     """

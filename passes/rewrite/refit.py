@@ -72,10 +72,9 @@ class Moments:
 def refit(weight: Tensor, moments: Moments, kept: Tensor, *, bias: bool, ridge: float) -> tuple[Tensor, Tensor | None]:
     """W' and b' of the module docstring, in float64.
 
-    Parameters
-    ----------
-    weight: (out, features). kept: bool (features). bias: whether the linear has one.
-    ridge: ρ as a share of the mean of x².
+    Args:
+        weight: (out, features). kept: bool (features). bias: whether the linear has one.
+        ridge: ρ as a share of the mean of x².
 
     Returns (out, features), zero where not kept, and (out) or None.
     """

@@ -1,0 +1,139 @@
+"""What the pages of docs/ say is so: their Python runs, their messages are ours, their lists are complete."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+import torch
+
+import bpc
+import passes
+from tests import snippets
+from tests.passes.families import FAMILIES
+from tests.snippets import ROOT
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    tokenizer = snippets.tokenizer()
+    inputs = snippets.batch(tokenizer)
+    model = snippets.noisy_bert()
+    return {"model": model, "tokenizer": tokenizer, "ids": inputs["input_ids"], "mask": inputs["attention_mask"]}
+
+
+def test_masks_from_anywhere(names: dict[str, Any]) -> None:
+    own, pruned = snippets.snippets("docs/masks.md")
+    snippets.run(own, "docs/masks.md", names)
+    up = names["result"].graph_module.get_parameter(names["name"])
+    assert up.shape == (64 - 30, 96)
+    snippets.run(pruned, "docs/masks.md", names)
+    inputs = {"input_ids": names["ids"], "attention_mask": names["mask"]}
+    with torch.no_grad():
+        torch.testing.assert_close(names["small"](**inputs).logits, names["model"](**inputs).logits, atol=1e-5, rtol=0)
+    assert names["small"].bert.encoder.layer[1].output.dense.weight.shape == (96, 32)
+
+
+def test_choosing_a_target(names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    names["texts"] = ["good flight", "late again", "thank you for the help", "lost my bag"]
+    (snippet,) = snippets.snippets("docs/choosing-a-target.md")
+    snippets.run(snippet, "docs/choosing-a-target.md", names)
+    assert names["dense"].one_shot.target == bpc.Target(density=0.5)
+    assert re.search(r"of the parameters, of \d+\.\d% asked", capsys.readouterr().out)
+    text = (ROOT / "docs" / "choosing-a-target.md").read_text()
+    for call in re.findall(r"Target\([a-z_]+=[\d._]+\)", text):
+        assert eval(call, {"Target": bpc.Target})
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """The notebook's cells, as they are: where they ran, the names they left, what they printed."""
+    place, shown, names = tmp_path_factory.mktemp("tutorial"), io.StringIO(), dict[str, Any]()
+    with contextlib.chdir(place), contextlib.redirect_stdout(shown):
+        for cell in nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4).cells:
+            if cell.cell_type == "code":
+                snippets.run(cell.source, "docs/tutorial.ipynb", names)
+    return place, names, shown.getvalue()
+
+
+def test_the_tutorial_prunes_exports_and_serves(tutorial: tuple[Path, dict[str, Any], str]) -> None:
+    shown = tutorial[2]
+    accuracies = re.search(r"small: ([\d.]+)\nloaded: ([\d.]+)\n", shown)
+    assert accuracies, shown
+    assert accuracies[1] == accuracies[2]
+    assert float(accuracies[1]) > 0.9
+    assert shown.endswith("[1 0]\n")
+
+
+def test_deployment(tutorial: tuple[Path, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the tutorial's model, which it saves and exports in the same words."""
+    save, *rest = snippets.snippets("docs/deployment.md")
+    assert save in snippets.snippets("docs/tutorial.md")[-2]
+    place, made, _ = tutorial
+    monkeypatch.chdir(place)
+    names: dict[str, Any] = {}
+    for snippet in rest:
+        snippets.run(snippet, "docs/deployment.md", names)
+    for texts in (["thanks the crew was great", "bag lost"], ["the flight was late again never"]):
+        inputs = made["tokenizer"](texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            expected = names["small"].eval()(**inputs).logits
+        torch.testing.assert_close(torch.from_numpy(names["logits"](texts)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_notebook_is_the_tutorial() -> None:
+    """``make notebook`` writes it."""
+    page = jupytext.read(ROOT / "docs" / "tutorial.md")
+    notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
+    assert [(c.cell_type, c.source) for c in notebook.cells] == [(c.cell_type, c.source) for c in page.cells]
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_every_message_of_the_questions_is_ours() -> None:
+    page = (ROOT / "docs" / "faq.md").read_text()
+    messages = re.findall(r"^`(.+)`\n:   ", page, flags=re.MULTILINE)
+    assert len(messages) > 15
+    said = "\n".join(text for package in ("bpc", "passes") for text in _strings(ROOT / package))
+    for message in messages:
+        if message.startswith("No module named"):  # Python's own
+            continue
+        parts = [re.escape(part) for part in message.split("…")]
+        assert re.search("[^\n]*".join(parts), said), message
+
+
+def _strings(package: Path) -> list[str]:
+    """The texts in the code of a package, one a line, with … where values go."""
+    found = []
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                parts = [node.value]
+            else:
+                continue
+            found.append("".join(parts).replace("\n", " ").replace("`", ""))
+    return found
+
+
+def test_every_family_of_the_tests_is_listed() -> None:
+    page = (ROOT / "docs" / "models.md").read_text()
+    table = page[page.index("## Shrunk exactly") : page.index("## What can be done")].lower()
+    words = set(re.findall(r"[a-z0-9]+", re.sub(r"[-.]", "", table)))
+    named = {re.sub(r"[-.]", "", name) for name in FAMILIES}
+    assert named - words == set()
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^::: (\S+)$", page, flags=re.MULTILINE))
+    public = {f"{package.__name__}.{name}" for package in (bpc, passes) for name in package.__all__}
+    assert public <= listed
