@@ -25,6 +25,7 @@ from bpc.directory import (
 from bpc.hub.note import note_of
 from bpc.hub.repository import upload
 from bpc.hub.sizes import note_sizes, tensors_of
+from bpc.notebook import cuts, line
 from bpc.small_graph import on_cpu, part_graph, small_graph
 from passes.certificate import Certificate
 from passes.driver import ShrinkResult
@@ -275,7 +276,10 @@ class DenseModel:
         )
 
     def __repr__(self) -> str:
-        return f"DenseModel({self.report or 'loaded'})"
+        return f"DenseModel({self.report.short() if self.report else f'{len(self.plan.cuts):,} tensors cut'})"
+
+    def _repr_html_(self) -> str:
+        return (line(repr(self)) if self.report is None else self.report._repr_html_()) + cuts(self.plan)
 
     def export_onnx(
         self,

@@ -6,17 +6,20 @@ own model. Both read the same parameters through the same mask objects, so train
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
 from bpc import inputs
+from bpc.notebook import line, table
 from bpc.oneshot.target import Target
 from bpc.pricing import aim, price
 from bpc.scores.attach import is_masked
 from bpc.scores.files import multiply_masks
 from bpc.scores.mask_set import MaskSet
 from bpc.scores.plan import MaskPlan
+from bpc.scores.structure import live_structure
 from bpc.spec import Spec, SpecLike, load_spec, resolve
 from bpc.wrapped import plain_model
 from passes.driver import shrink
@@ -148,6 +151,16 @@ class Program:
         return (
             f"Program({model}, spec={self.spec.name!r}, masked weights={len(self.plans)}, density={self.density():.3f})"
         )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: live heads and FFN dims by layer, at the current threshold."""
+        found = live_structure(self.mask_set)
+        heads, dims = (
+            [f"{live:,} of {total:,}" for live, total in zip(*pair, strict=True)]
+            for pair in ((found.heads, found.total_heads), (found.ffn_dims, found.total_ffn_dims))
+        )
+        rows = ((i, *pair) for i, pair in enumerate(zip_longest(heads, dims, fillvalue="")))
+        return line(repr(self)) + table(("", "heads of an attention", "dims of an FFN"), rows)
 
 
 def compile(

@@ -28,7 +28,7 @@ class CertificateError(ValueError):
     """Text that is no certificate, or one that was changed; the message names the entry."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """See the fields; `to_json` adds a hash of all of them, so that a change is noticed.
 
@@ -46,6 +46,10 @@ class Certificate:
     plan: Mapping[str, Any]  # `Plan.to_json`
     passes: tuple[Mapping[str, Any], ...]  # name, modified, counts of what was done; in the order they ran
     agreement: Mapping[str, Any] | None  # shapes tried, differences and their floor; None where nothing was run
+
+    def __repr__(self) -> str:
+        ran = "not run" if self.agreement is None else f"apart by {self.agreement.get('max_abs_diff')}"
+        return f"Certificate({self.view}, {self.dtype}, {len(self.masked)} tensors → {len(self.small)}, {ran})"
 
     def to_json(self) -> str:
         data = {"format": _FORMAT, **asdict(self)}

@@ -40,7 +40,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, to
 SEED = 0  # of the fresh inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ShrinkResult:
     """The small graph, the plan that made it, and what to tell the user."""
 
@@ -48,6 +48,13 @@ class ShrinkResult:
     plan: Plan
     report: ShrinkReport
     certificate: Certificate
+
+    def __repr__(self) -> str:
+        return f"ShrinkResult({self.report.short()})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return self.report._repr_html_()
 
 
 def shrink_passes(masks: Mapping[str, torch.Tensor], options: ShrinkOptions | None = None) -> tuple[Pass, ...]:

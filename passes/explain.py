@@ -45,7 +45,7 @@ class Unit:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BlockExplanation:
     """The heads of one attention, or the dims of one FFN. ``weight``: the linear that reads them."""
 
@@ -56,6 +56,9 @@ class BlockExplanation:
 
     def count(self, state: State) -> int:
         return sum(unit.state == state for unit in self.units)
+
+    def __repr__(self) -> str:
+        return f"BlockExplanation({self.name}, {len(self.units)} {self.kind}s, {self.count('live')} live)"
 
     def __str__(self) -> str:
         tally = ", ".join(f"{n} {s}" for s in ("live", "constant", "dead", "pinned") if (n := self.count(s)))
@@ -69,12 +72,15 @@ class BlockExplanation:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Every block of the model whose output linear multiplies by a parameter; ``skipped`` names the others."""
 
     blocks: tuple[BlockExplanation, ...]
     skipped: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Explanation({len(self.blocks)} blocks, {len(self.skipped)} skipped)"
 
     def to_data(self) -> dict[str, Any]:
         """As plain data, for JSON."""

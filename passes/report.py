@@ -110,8 +110,12 @@ class ShrinkReport:
         return "\n".join((self._size(), *self._findings()))
 
     def __repr__(self) -> str:
+        return f"ShrinkReport({self.short()})"
+
+    def short(self) -> str:
+        """The two figures that matter most."""
         apart = "not verified" if self.agreement is None else f"apart by {self.agreement.max_abs_diff:.2e}"
-        return f"ShrinkReport(parameters {self.parameters_before:,} → {self.parameters_after:,}, {apart})"
+        return f"parameters {self.parameters_before:,} → {self.parameters_after:,}, {apart}"
 
     def _repr_html_(self) -> str:
         """For notebooks."""

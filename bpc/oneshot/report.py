@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bpc.notebook import line, table
 from bpc.oneshot.target import Target
 
 
@@ -26,7 +27,7 @@ class Choice:
     keys: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OneShotReport:
     """The target, the choice for every sublayer, and what was measured.
 
@@ -44,6 +45,16 @@ class OneShotReport:
     original_cost: float
     unit: str
     seconds: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        kept = sum(c.kept for c in self.choices)
+        return f"OneShotReport({self.target}, {kept:,} units kept, divergence {self.divergence:.4f})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = ((c.weight, c.unit, f"{c.kept:,}", f"{c.count:,}") for c in self.choices)
+        words = "".join(map(line, str(self).splitlines()))
+        return words + table(("weight", "unit", "kept", "of"), rows, "every sublayer")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bpc.report.curves import read_log
     from bpc.report.document import report_html, write_report
-    from bpc.report.summary import Summary, summarize
+    from bpc.report.layers import Summary
+    from bpc.report.summary import summarize
     from bpc.report.table import pruning_table
 
 __all__ = ["Summary", "pruning_table", "read_log", "report_html", "summarize", "write_report"]
 
 _HOMES = {
-    "Summary": "bpc.report.summary",
+    "Summary": "bpc.report.layers",
     "pruning_table": "bpc.report.table",
     "read_log": "bpc.report.curves",
     "report_html": "bpc.report.document",

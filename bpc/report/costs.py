@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from bpc.emit.axes import DynamicAxes, resized_inputs
-from bpc.report.summary import Summary
+from bpc.report.layers import Summary
 from passes.ir.graph import ancestors
 from passes.ir.info import trace_info
 from passes.ir.sizes import is_symbolic

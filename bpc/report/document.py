@@ -11,9 +11,10 @@ from torch import Tensor, fx
 
 from bpc.report.costs import Arithmetic, arithmetic, layer_costs
 from bpc.report.curves import History, curve_panels
+from bpc.report.layers import Summary
 from bpc.report.pattern import pattern_rows
 from bpc.report.render import render
-from bpc.report.summary import Summary, summarize
+from bpc.report.summary import summarize
 from bpc.writing import write_text
 from passes.certificate import Certificate, hash_of
 from passes.driver import ShrinkResult
@@ -70,7 +71,7 @@ def report_html(
         sentence=_sentence(summary, *costs),
         summary=summary,
         rows=pattern_rows(summary, explanation),
-        fates=_fates(explanation),
+        fates=_fates(summary, explanation),
         costs=layer_costs(summary, *costs),
         dense=costs[0],
         small=costs[1],
@@ -124,13 +125,13 @@ _MEANING: dict[State, str] = {
 }
 
 
-def _fates(explanation: Explanation) -> list[tuple[str, int, int]]:
-    """(meaning, heads, FFN dims) for each state that occurs."""
+def _fates(summary: Summary, explanation: Explanation) -> list[tuple[str, int, int]]:
+    """(meaning, heads, FFN dims) for each state that occurs in the layers."""
+    shown = {block.block_id for block in summary.blocks}
+    blocks = [block for block in explanation.blocks if block.name in shown]
     found = []
     for state, meaning in _MEANING.items():
-        heads, dims = (
-            sum(block.count(state) for block in explanation.blocks if block.kind == kind) for kind in ("head", "dim")
-        )
+        heads, dims = (sum(block.count(state) for block in blocks if block.kind == kind) for kind in ("head", "dim"))
         if heads or dims:
             found.append((meaning, heads, dims))
     return found

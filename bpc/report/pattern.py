@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from bpc.report.summary import BlockSummary, Layer, Matrix, Summary
+from bpc.report.layers import BlockSummary, Layer, Matrix, Summary
 from passes.explain import Explanation, Unit
 
 # Okabe-Ito colours: distinct for colour-blind readers and in grey. What is cut away shows the page behind.
@@ -136,10 +136,8 @@ def _dims(place: str, block: BlockSummary) -> Iterator[Cell]:
     edges = np.linspace(0, units, min(units, _GROUPS) + 1).round().astype(int)
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         left = int(block.left[begin:end].sum())
-        text = (
-            f"{place}, dims {begin:,} to {end - 1:,}: {int(kept[begin:end].sum()):,} of {end - begin:,} kept, "
-            f"{left:,} in the small model."
-        )
+        which = f"dims {begin:,} to {end - 1:,}" if end - begin > 1 else f"dim {begin:,}"
+        text = f"{place}, {which}: {int(kept[begin:end].sum()):,} of {end - begin:,} kept, {left:,} in the small model."
         yield Cell(round(1000 * begin / units, 2), round(1000 * (end - begin) / units, 2), text, not left)
 
 

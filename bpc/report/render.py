@@ -20,6 +20,7 @@ def _environment() -> Environment:
     )
     found.filters["grouped"] = "{:,}".format
     found.filters["short"] = short
+    found.filters["power"] = power
     return found
 
 
@@ -34,3 +35,8 @@ def short(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.3g} {prefix}" if abs(number) < 999.5 * size else f"{number / size:,.0f} {prefix}"
     return f"{number:g}"
+
+
+def power(number: float | str) -> str:
+    """ "1.23e-06"; what JSON has no number for, as the word it is."""
+    return number if isinstance(number, str) else f"{number:.2e}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from passes.structure.role import Role
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MaskPlan:
     """One masked weight matrix.
 
@@ -32,6 +32,10 @@ class MaskPlan:
     tiles: int = 1  # how many times the scores' grid repeats along out_dim
     part: str = ""  # which attention core or FFN of the model the weight belongs to: equal for its query, key, value …
     heads: int | None = None  # heads that the output features (of attention.output: the input features) divide into
+
+    def __repr__(self) -> str:
+        shape, block = ("×".join(map(str, sizes)) for sizes in (self.shape, self.block))
+        return f"MaskPlan({self.weight!r}, {self.role}, {shape} in blocks of {block})"
 
     @property
     def grid(self) -> tuple[int, int]:

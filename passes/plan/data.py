@@ -72,7 +72,7 @@ class HeadView:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlanData:
     """Everything the rewrite did to parameters. ``cuts`` and ``folds`` refer to the names of the traced model.
 
@@ -87,6 +87,10 @@ class PlanData:
     aliases: Mapping[str, str] = field(default_factory=dict)  # tied parameter names
     attributes: Mapping[str, Mapping[str, Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]]] | None = None
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __repr__(self) -> str:
+        counts = {"cuts": self.cuts, "folds": self.folds, "constants": self.constants}
+        return f"{type(self).__name__}({', '.join(f'{len(found):,} {name}' for name, found in counts.items())})"
 
     def data(self) -> PlanData:
         """The data alone, without what a subclass adds."""

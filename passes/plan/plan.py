@@ -33,7 +33,7 @@ class Origin:
     coarser: CoarserPlans
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan(PlanData):
     """`PlanData` that applies to modules. ``origin`` is not part of the data: JSON and pickles leave it out."""
 

@@ -18,7 +18,7 @@ from passes.verify.record import Reference, Trial, record_reference
 from passes.verify.run import exact_run, outputs_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Agreement:
     """How far two graphs are apart, and how far rounding alone puts the masked one from the truth.
 
@@ -43,6 +43,9 @@ class Agreement:
     excluded: int = 0
     why: tuple[str, ...] = ()
     exactly: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Agreement({self})"
 
     def __str__(self) -> str:
         shapes = f"{len(self.shapes)} input shapes" if self.fresh else "no shape but the example's"

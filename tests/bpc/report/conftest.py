@@ -8,7 +8,8 @@ from torch import Tensor, fx
 from transformers import BertConfig, BertModel
 
 import passes
-from bpc.report.summary import Summary, summarize
+from bpc.report.layers import Summary
+from bpc.report.summary import summarize
 
 HEADS, DIM, FFN = 4, 8, 24
 

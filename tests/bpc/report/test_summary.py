@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, fx
 
 import passes
-from bpc.report.summary import Summary, summarize
+from bpc.report.layers import Summary
+from bpc.report.summary import summarize
 from tests.bpc.report.conftest import FFN
 
 

@@ -6,13 +6,8 @@ import io
 
 from rich.console import Console
 
-from bpc.report.summary import Summary
-from bpc.report.table import pruning_table, rows
-
-
-def test_table_ends_with_the_totals(summary: Summary) -> None:
-    assert rows(summary)[0][:3] == ("0", "2 / 4", "5 / 24")
-    assert rows(summary)[-1][:3] == ("all", "6 / 8", "29 / 48")
+from bpc.report.layers import Summary
+from bpc.report.table import pruning_table
 
 
 def test_no_digit_is_lost_on_a_narrow_terminal(summary: Summary) -> None:
