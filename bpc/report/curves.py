@@ -127,8 +127,7 @@ def _panel(
         return None
     values = [y for _, points in found for _, y, _ in points]
     up = _ticks(min(0.0, *values) if zero else min(values), max(values))
-    across = _ticks(0, end)
-    across = [x for x in across if x <= end]
+    across = [x for x in _ticks(0, end, whole=True) if x <= end]
     place_x = _Scale(0, end, _LEFT, _WIDTH - _RIGHT)
     place_y = _Scale(up[0], up[-1], _HEIGHT - _BOTTOM, _TOP)
     shown = [phase for phase in starts if any(p == phase[1] for _, points in found for *_, p in points)]
@@ -158,8 +157,11 @@ class _Scale:
         return round(self.begin + self.room * (value - self.low) / self.span, 1)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    return [float(tick) for tick in MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    if high - low < 1e-9 * max(abs(low), abs(high)):  # a flat line lies in the middle
+        low, high = (low - 0.1 * abs(low), high + 0.1 * abs(high)) if high else (0.0, 1.0)
+    locator = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    return [float(tick) for tick in locator.tick_values(low, high)]
 
 
 def _thinned(points: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:

@@ -51,6 +51,15 @@ def test_long_logs_keep_their_ends() -> None:
     assert line.texts[-1].startswith("training, step 4,999:")
 
 
+def test_ticks_differ_and_steps_are_whole() -> None:
+    (loss,) = curve_panels([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.5}])
+    assert [label for _, label in loss.across] == ["0", "1", "2"]
+    labels = [label for _, label in loss.up]
+    assert len(set(labels)) == len(labels) > 1
+    middle = sum(y for y, _ in loss.up) / len(loss.up)
+    assert all(abs(y - middle) < 40 for _, y in loss.lines[0].points)
+
+
 def test_a_log_is_read_from_its_file_or_its_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "trainer_state.json"
     file.write_text(json.dumps({"log_history": HISTORY}))
