@@ -50,7 +50,7 @@ def every_operator_is_inferred_anew(request: pytest.FixtureRequest) -> Iterator[
 
     It stays on in the tests of whole commands, and where tests look at what is left behind.
     """
-    fast = ("passes", "fuzz", "bpc/emit")
+    fast = ("passes", "fuzz", "bpc/emit", "test_pages", "test_readme")
     path = request.path.relative_to(Path(__file__).parent).as_posix()
     with torch._dynamo.config.patch(fake_tensor_cache_enabled=not path.startswith(fast) or "test_session" in path):
         yield

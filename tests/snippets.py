@@ -25,15 +25,15 @@ def run(code: str, page: str, names: dict[str, Any]) -> None:
     exec(compile(code, page, "exec"), names)
 
 
-def bert() -> BertForSequenceClassification:
+def bert(layers: int = 2) -> BertForSequenceClassification:
     torch.manual_seed(0)
-    config = BertConfig(num_hidden_layers=2, hidden_size=96, num_attention_heads=12, intermediate_size=64)
+    config = BertConfig(num_hidden_layers=layers, hidden_size=96, num_attention_heads=12, intermediate_size=64)
     return BertForSequenceClassification(config)
 
 
-def noisy_bert() -> BertForSequenceClassification:
+def noisy_bert(layers: int = 2) -> BertForSequenceClassification:
     """In eval mode, nothing 0 by chance."""
-    model = bert().eval()
+    model = bert(layers).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -25,27 +25,28 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_pruning_runs(names: dict[str, Any], tmp_path: Path) -> None:
-    prune, _ = snippets.snippets("README.md")
+    prune, serve, _ = snippets.snippets("README.md")
     snippets.run(prune, "README.md", names)
     assert (tmp_path / "small.onnx").exists()
+    snippets.run(serve, "README.md", names)
     small = bpc.load(tmp_path / "small")
     inputs = snippets.batch(names["tokenizer"])
     expected = names["dense"](**inputs).logits
     torch.testing.assert_close(small(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(names["small"](**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_shrinking_runs_on_a_model_with_its_weights_and_block_masks(names: dict[str, Any]) -> None:
     """Blocks leave q and k another head size than v, which BERT's forward does not know: the module follows as far as
     it can."""
-    _, shrink = snippets.snippets("README.md")
+    _, _, shrink = snippets.snippets("README.md")
     model = snippets.noisy_bert()
     inputs = snippets.batch(names["tokenizer"])
     names.update(model=model, masks=snippets.block_masks(model), ids=inputs["input_ids"], mask=inputs["attention_mask"])
     snippets.run(shrink, "README.md", names)
-    result, line = names["result"], next(line for line in shrink.splitlines() if "apply_to" in line)
+    result, module = names["result"], names["small"]
     assert result.report.agreement.max_rel_diff <= 1e-5
-    module = eval(line, names)
     multiply_masks(model, names["masks"])
     with torch.no_grad():
         expected = model(**inputs).logits
