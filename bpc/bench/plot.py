@@ -12,6 +12,7 @@ from bpc.bench.result import Comparison
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")  # Okabe-Ito
 _MARKERS = ("o", "s", "^", "D")
 _PUBLISHED = "#D55E00"
+_RUNTIMES = {"onnx": "ONNX Runtime", "eager": "torch, eager", "compiled": "torch.compile", "cudagraphs": "CUDA graphs"}
 
 
 def speedup_figure(
@@ -32,7 +33,11 @@ def speedup_figure(
     groups: dict[str, list[Comparison]] = {}
     for c in comparisons:
         variant = c.small.name.partition(", ")[2]  # "19, plain": model 19 in another form
-        label = ", ".join(filter(None, [c.runtime, c.dtype, f"{c.batch} × {c.length}", variant]))
+        label = ", ".join(
+            filter(
+                None, [_RUNTIMES.get(c.runtime, c.runtime), c.dtype, f"batch {c.batch} × {c.length} tokens", variant]
+            )
+        )
         groups.setdefault(label, []).append(c)
     for index, (label, members) in enumerate(groups.items()):
         colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index // len(_COLOURS) % len(_MARKERS)]
@@ -42,9 +47,10 @@ def speedup_figure(
         axes.scatter([ratio], [speedup], color=_PUBLISHED, marker="x", s=40, zorder=3)
         if label in annotate:
             axes.annotate(
-                label,
+                f"model {label}",
                 (ratio, speedup),
-                xytext=(-14, 5),
+                xytext=(-6, 3),
+                ha="right",
                 textcoords="offset points",
                 fontsize=7,
                 color=_PUBLISHED,
@@ -58,8 +64,9 @@ def speedup_figure(
     axes.plot([1, top], [1, top], color="#555555", linewidth=1, label="limit: time follows arithmetic")
     axes.set_xlim(1, top)
     axes.set_ylim(1, top)
-    axes.set_xlabel("arithmetic ratio, dense FLOPs / small FLOPs")
-    axes.set_ylabel("measured speed-up")
+    axes.set_title("Speed-up of small models, and what their arithmetic allows", fontsize=11)
+    axes.set_xlabel("arithmetic: FLOPs of the original / FLOPs of the small model (×)")
+    axes.set_ylabel("speed-up: time of the original / time of the small model (×)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
     return figure

@@ -13,7 +13,8 @@ def test_plot_holds_measured_and_published_points() -> None:
     times = [Timing(n, (t,) * 7) for n, t in (("dense", 0.4), ("small", 0.1))]
     c = Comparison(8, 64, "onnx", "float32", *times, 5_000, 1_000, None, "wall", this_machine(1))
     (axes,) = speedup_figure([c], {"19": (3.8, 2.4), "20": (3.0, 2.0)}, annotate=["19"]).axes
-    assert [text.get_text() for text in axes.texts] == ["19"]
+    assert [text.get_text() for text in axes.texts] == ["model 19"]
+    assert all((axes.get_title(), axes.get_xlabel().endswith("(×)"), axes.get_ylabel().endswith("(×)")))
     points = [tuple(map(float, xy)) for group in axes.collections for xy in group.get_offsets()]
     assert (5.0, 4.0) in points
     assert (3.8, 2.4) in points
@@ -31,7 +32,7 @@ def test_comparisons_of_one_kind_share_a_colour_and_others_do_not() -> None:
     ).axes
     assert [len(group.get_offsets()) for group in axes.collections] == [2, 1, 1]
     assert [text.get_text() for text in axes.get_legend().get_texts()][:3] == [
-        "onnx, float32, 8 × 64",
-        "onnx, float32, 8 × 64, plain",
-        "onnx, int8, 8 × 64",
+        "ONNX Runtime, float32, batch 8 × 64 tokens",
+        "ONNX Runtime, float32, batch 8 × 64 tokens, plain",
+        "ONNX Runtime, int8, batch 8 × 64 tokens",
     ]
