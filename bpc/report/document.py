@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor, fx
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 
+Figures: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
+
 
 def write_report(
     folder: str | os.PathLike[str],
@@ -33,6 +35,7 @@ def write_report(
     small: ShrinkResult | DenseModel | None = None,
     *,
     history: History | Mapping[str, History] | None = None,
+    figures: Figures | None = None,
     commands: Sequence[str] = (),
     title: str = "Pruning report",
 ) -> Path:
@@ -44,10 +47,12 @@ def write_report(
     masks: what was pruned of it; None: its zeros.
     small: what `passes.shrink` (or ``program.shrink()``) made of both.
     history: the trainer's ``state.log_history``, or {phase: log} for several, such as pruning and filling.
+    figures: what was measured, as the head and the rows of a table of text: ``["", "original", "small", ""]``, ….
     commands: what to type to do it again.
     """
     path = Path(folder) / NAME
-    write_text(path, report_html(graph, masks, small, history=history, commands=commands, title=title))
+    page = report_html(graph, masks, small, history=history, figures=figures, commands=commands, title=title)
+    write_text(path, page)
     return path
 
 
@@ -57,6 +62,7 @@ def report_html(
     small: ShrinkResult | DenseModel | None = None,
     *,
     history: History | Mapping[str, History] | None = None,
+    figures: Figures | None = None,
     commands: Sequence[str] = (),
     title: str = "Pruning report",
 ) -> str:
@@ -75,6 +81,7 @@ def report_html(
         costs=layer_costs(summary, *costs),
         dense=costs[0],
         small=costs[1],
+        figures=figures,
         panels=curve_panels(history) if history is not None else (),
         report=small.report if small is not None else None,
         certificate=certificate,

@@ -63,17 +63,20 @@ class Page(HTMLParser):
 def test_the_page_holds_everything_and_asks_for_nothing(
     graph: fx.GraphModule, masks: dict[str, Tensor], result: passes.ShrinkResult, tmp_path: Path
 ) -> None:
-    path = write_report(tmp_path / "report", graph, masks, result, history=HISTORY, commands=["bpc prune --data a.csv"])
+    figures = (["", "original", "small"], [["accuracy", "80.40% ± 0.63%", "79.75% ± 0.64%"]])
+    wanted = {"history": HISTORY, "commands": ["bpc prune --data a.csv"], "figures": figures}
+    path = write_report(tmp_path / "report", graph, masks, result, **wanted)  # type: ignore[arg-type]
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert not re.search(r"https?://|@import|url\(", text)
-    assert page.ids == ["pattern", "cost", "training", "stayed", "why", "certificate", "repeat", "tip"]
+    assert page.ids == ["figures", "pattern", "cost", "training", "stayed", "why", "certificate", "repeat", "tip"]
     assert result.report.agreement is not None
     assert f"{result.report.agreement.max_abs_diff:.2e}" in page.text
     assert "bpc prune --data a.csv" in page.text
-    assert write_report(tmp_path, graph, masks, result, history=HISTORY, commands=["bpc prune --data a.csv"]) != path
+    assert "accuracy 80.40% ± 0.63% 79.75% ± 0.64%" in page.text
+    assert write_report(tmp_path, graph, masks, result, **wanted) != path  # type: ignore[arg-type]
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == text  # the same for the same
 
 
@@ -99,9 +102,9 @@ def test_every_head_says_what_became_of_it(
 def test_what_users_wrote_is_text(graph: fx.GraphModule, masks: dict[str, Tensor]) -> None:
     evil = "</title><script>alert('x')</script> & \"co\""
     log = {evil: [{"step": 1, "loss": 1.0, f"eval_{evil}": 0.5}, {"step": 2, f"eval_{evil}": 0.6}]}
-    text = report_html(graph, masks, history=log, title=evil, commands=[evil])
+    text = report_html(graph, masks, history=log, title=evil, commands=[evil], figures=([evil], [[evil]]))
     assert "<script>alert" not in text
-    assert Page(text).text.count("alert('x')") >= 4
+    assert Page(text).text.count("alert('x')") >= 6
 
 
 def test_before_shrinking_sizes_are_estimates(graph: fx.GraphModule, masks: dict[str, Tensor]) -> None:
