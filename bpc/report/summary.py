@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from bpc.report.layers import BlockSummary, Layer, Matrix, Summary
 from bpc.scores.live import Inner, live_units
 from passes.plan.data import Cut, PlanData
+from passes.structure.blocks import Block
 from passes.structure.role import Family, Part
 from passes.structure.roles import LinearRole, Roles, find_roles
 from passes.structure.weight_uses import weight_uses
@@ -28,11 +29,11 @@ def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: P
     """
     roles = find_roles(graph)
     cuts = {cut.parameter: cut for cut in plan.cuts} if plan is not None else None
-    tiles = {block.name: block.tiles for block in roles.blocks}
+    by_name = {block.name: block for block in roles.blocks}
     inputs = {node: use.input for node, use in weight_uses(graph).items()}
     blocks = [
-        _block(block_id, linears, graph, masks, cuts, tiles[block_id], _is_cross(linears, inputs))
-        for block_id, linears in _by_block(roles)
+        _block(linears, graph, masks, cuts, by_name[name], _is_cross(linears, by_name[name], inputs))
+        for name, linears in _by_block(roles)
         if any(_in_a_layer(linear) or linear.weight in (masks or {}) for linear in linears)
     ]
     return Summary(tuple(_layers(blocks)), plan is not None)
@@ -51,21 +52,21 @@ def _by_block(roles: Roles) -> Iterator[tuple[str, list[LinearRole]]]:
     yield from found.items()
 
 
-def _is_cross(linears: list[LinearRole], inputs: Mapping[fx.Node, fx.Node]) -> bool:
-    read = {linear.role.part: inputs[linear.node] for linear in linears if linear.stack == "decoder"}
-    keys = next((read[part] for part in (Part.KEY, Part.KV) if part in read), None)
-    return Part.QUERY in read and keys is not None and read[Part.QUERY] is not keys
+def _is_cross(linears: list[LinearRole], block: Block, inputs: Mapping[fx.Node, fx.Node]) -> bool:
+    """In a decoder, queries are computed from another value than keys; one weight may hold both (nn.Transformer)."""
+    queries, keys = ({inputs[node] for node in block.parts.get(part, ())} for part in (Part.QUERY, Part.KEY))
+    return linears[0].stack == "decoder" and bool(queries and keys) and queries.isdisjoint(keys)
 
 
 def _block(
-    block_id: str,
     linears: list[LinearRole],
     graph: fx.GraphModule,
     masks: Mapping[str, Tensor] | None,
     cuts: Mapping[str, Cut] | None,
-    tiles: int,
+    block: Block,
     cross: bool,
 ) -> BlockSummary:
+    tiles = block.tiles
     kept = [_oriented(_mask(linear, graph, masks), linear) for linear in linears]
     inner = [Inner(m.role.part, k.any(0), m.heads, _tiles(m, tiles)) for m, k in zip(linears, kept, strict=True)]
     alive = live_units(inner)
@@ -82,7 +83,7 @@ def _block(
     left = _left(matrices, alive)
     if not bool(left.any()):  # the graph has none of it; modules keep one zero index
         matrices = tuple(replace(matrix, present=torch.zeros_like(matrix.present)) for matrix in matrices)
-    return BlockSummary(block_id, matrices, left, cross)
+    return BlockSummary(block.name, matrices, left, cross)
 
 
 def _mask(linear: LinearRole, graph: fx.GraphModule, masks: Mapping[str, Tensor] | None) -> Tensor:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, fx
-from transformers import LlamaConfig, LlamaModel, T5Config, T5Model
+from transformers import LlamaConfig, LlamaModel
 
 import passes
 from bpc.report.pattern import KEPT, ZERO, pattern_rows
 from bpc.report.summary import summarize
+from tests.passes.families import FAMILIES, make
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -60,16 +61,11 @@ def test_grouped_heads_say_who_shares() -> None:
     assert [band.title for band in ffn.bands] == ["gate", "up", "down"]
 
 
-def test_encoder_and_decoder_are_told_apart() -> None:
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=20, d_model=16, d_kv=4, d_ff=12, num_layers=1, num_decoder_layers=2, num_heads=2, use_cache=False
-    )
-    ids = torch.arange(8).view(2, 4)
-    graph = passes.trace(T5Model(config).eval(), {"input_ids": ids, "decoder_input_ids": ids})
-    rows = pattern_rows(summarize(graph, None))
-    assert [row.title for row in rows] == ["encoder layer 0", "decoder layer 0", "decoder layer 1"]
-    assert [[d.title for d in row.drawings] for row in rows[:2]] == [
-        ["attention", "FFN"],
-        ["attention", "cross-attention", "FFN"],
-    ]
+@pytest.mark.parametrize("family", ["bart", "nn-decoder"])
+def test_encoder_and_decoder_are_told_apart(family: str) -> None:
+    """BART has a weight for queries and one for keys, torch's decoder one for both, used on two inputs."""
+    model, inputs = make(FAMILIES[family], FAMILIES[family].forms[0])
+    rows = pattern_rows(summarize(passes.trace(model, inputs), None))
+    found = {row.title: [d.title for d in row.drawings] for row in rows}
+    encoder = {"encoder layer 0": ["attention", "FFN"]} if family == "bart" else {}
+    assert found == {**encoder, "decoder layer 0": ["attention", "cross-attention", "FFN"]}
