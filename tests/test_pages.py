@@ -13,9 +13,11 @@ import jupytext
 import nbformat
 import pytest
 import torch
+import typer
 
 import bpc
 import passes
+from bpc.cli import app
 from tests import snippets
 from tests.passes.families import FAMILIES
 from tests.snippets import ROOT
@@ -99,7 +101,7 @@ def test_the_notebook_is_the_tutorial() -> None:
 
 def test_every_message_of_the_questions_is_ours() -> None:
     page = (ROOT / "docs" / "faq.md").read_text()
-    messages = re.findall(r"^`(.+)`\n:   ", page, flags=re.MULTILINE)
+    messages = re.findall(r"^- `(.+)`\n\n    ", page, flags=re.MULTILINE)
     assert len(messages) > 15
     said = "\n".join(text for package in ("bpc", "passes") for text in _strings(ROOT / package))
     for message in messages:
@@ -124,6 +126,20 @@ def _strings(package: Path) -> list[str]:
                 continue
             found.append("".join(parts).replace("\n", " ").replace("`", ""))
     return found
+
+
+def test_every_option_of_a_command_exists() -> None:
+    """Of each line of README and docs/ that calls bpc."""
+    commands: Any = typer.main.get_command(app)
+    shell = re.compile(r"^```(?:bash|text|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    called = 0
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for block in shell.findall(page.read_text()):
+            for name, rest in re.findall(r"^bpc +([a-z][a-z-]+)(.*)$", block, flags=re.MULTILINE):
+                options = {"--help"} | {o for parameter in commands.commands[name].params for o in parameter.opts}
+                assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", rest.partition("#")[0])) <= options, (page, name)
+                called += 1
+    assert called > 15
 
 
 def test_every_family_of_the_tests_is_listed() -> None:

@@ -54,16 +54,23 @@ class Rule(_Section):
 class ThresholdSpec(_Section):
     """τ at the start and at the end; for topk and magnitude the kept fraction. Defaults depend on the method."""
 
-    initial: float | None = Field(default=None, ge=0, le=1)
-    final: float | None = Field(default=None, ge=0, le=1)
+    initial: float | None = Field(
+        default=None, ge=0, le=1, description="τ at the start; by default 0, or 1 where τ is a kept fraction"
+    )
+    final: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="τ at the end, reached along a cubic; by default 0.1, or 0.25 of kept fractions",
+    )
 
 
 class ScheduleSpec(_Section):
     """When τ moves: not before ``initial_warmup * warmup`` and no longer after ``1 - final_warmup * warmup``."""
 
     warmup: float = Field(default=0.1, ge=0, lt=1, description="w as a share of the run")
-    initial_warmup: float = Field(default=1.0, ge=0, description="wi")
-    final_warmup: float = Field(default=2.0, ge=0, description="wf")
+    initial_warmup: float = Field(default=1.0, ge=0, description="wi: τ moves from wi·w …")
+    final_warmup: float = Field(default=2.0, ge=0, description="wf: … to 1 − wf·w")
 
     @model_validator(mode="after")
     def _leaves_time(self) -> ScheduleSpec:
@@ -97,18 +104,24 @@ class Scores(_Section):
 class Distillation(_Section):
     """loss = (1 - weight)·CE + weight·T²·KL(teacher ‖ student); used when a teacher is given."""
 
-    weight: float = Field(default=0.9, ge=0, le=1)
-    temperature: float = Field(default=2.0, gt=0)
+    weight: float = Field(default=0.9, ge=0, le=1, description="share of the distance to the teacher in the loss")
+    temperature: float = Field(default=2.0, gt=0, description="T, by which logits are divided before they are compared")
 
 
 class Spec(_Section):
     """A pattern spec. See `bpc.load_spec` for reading one, `bpc.spec.PRESETS` for the paper's."""
 
-    name: str = "custom"
-    rules: tuple[Rule, ...] = Field(min_length=1)
+    name: str = Field(default="custom", description="for messages and reports")
+    rules: tuple[Rule, ...] = Field(min_length=1, description="a weight belongs to the first rule that matches it")
     protect: tuple[str, ...] = Field(default=(), description="globs of weight names that are never masked")
-    mask_bias: bool = Field(default=True, description="the bias of a fully pruned row is masked with it")
-    method: Method = "sigmoid_threshold"
+    mask_bias: bool = Field(
+        default=True,
+        description="the bias of a fully pruned row is masked with it; where blocks are whole columns the bias stays",
+    )
+    method: Method = Field(
+        default="sigmoid_threshold",
+        description="keep where σ(S) > τ; with topk and magnitude τ is the kept fraction, of scores or of |weights|",
+    )
     threshold: ThresholdSpec = ThresholdSpec()
     floor: float = Field(default=0.0, ge=0, le=1, description="share of blocks kept whatever the threshold says")
     schedule: ScheduleSpec = ScheduleSpec()
