@@ -37,6 +37,11 @@ class Band:
     top: int
     crisp: bool
 
+    @property
+    def label(self) -> str:
+        """The title, where it fits beside the band; else its initials: "q + k + v"."""
+        return self.title if len(self.title) < 10 else " + ".join(word[0] for word in self.title.split(" + "))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -144,8 +149,8 @@ def _dims(place: str, block: BlockSummary) -> Iterator[Cell]:
 def _size(matrix: Matrix, scale: float) -> tuple[int, int]:
     """(rows, columns) of the image; whole pixels per head."""
     hidden, inner = matrix.kept.shape
-    heads = matrix.heads or 1
-    per_head = min(inner // heads, _PER_HEAD if matrix.heads else _ACROSS)
+    heads = 1 if matrix.fused else matrix.heads or 1
+    per_head = min(inner // heads, _ACROSS if heads == 1 else _PER_HEAD)
     return min(hidden, max(1, round(_DOWN * scale))), heads * max(1, round(per_head * scale))
 
 

@@ -69,3 +69,16 @@ def test_encoder_and_decoder_are_told_apart(family: str) -> None:
     found = {row.title: [d.title for d in row.drawings] for row in rows}
     encoder = {"encoder layer 0": ["attention", "FFN"]} if family == "bart" else {}
     assert found == {**encoder, "decoder layer 0": ["attention", "cross-attention", "FFN"]}
+
+
+def test_columns_of_fused_weights_are_no_heads() -> None:
+    model, inputs = make(FAMILIES["gpt2"], FAMILIES["gpt2"].forms[0])
+    summary = summarize(passes.trace(model, inputs), None)
+    attention, _ = pattern_rows(summary)[0].drawings
+    assert [(band.title, band.label) for band in attention.bands] == [
+        ("query + key + value", "q + k + v"),
+        ("output", "output"),
+    ]
+    assert attention.top == attention.bands[1].top > attention.bands[0].top
+    assert "query" not in attention.cells[0].text
+    assert pixels(attention.bands[0].image).shape[1] == summary.blocks[0].matrices[0].kept.shape[1]
