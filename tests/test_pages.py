@@ -14,6 +14,7 @@ import nbformat
 import pytest
 import torch
 import typer
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import bpc
 import passes
@@ -42,6 +43,23 @@ def test_masks_from_anywhere(names: dict[str, Any]) -> None:
     with torch.no_grad():
         torch.testing.assert_close(names["small"](**inputs).logits, names["model"](**inputs).logits, atol=1e-5, rtol=0)
     assert names["small"].bert.encoder.layer[0].output.dense.weight.shape == (96, 32)
+
+
+def test_exactness_without_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    config = LlamaConfig(vocab_size=50, **sizes)
+    LlamaForCausalLM(config).save_pretrained("model-dir")
+    keep = torch.ones(48, 32, dtype=torch.bool)
+    keep[:8] = False
+    names: dict[str, Any] = {"torch": torch, "passes": passes, "AutoModelForCausalLM": AutoModelForCausalLM}
+    names |= {"config": config, "masks": {"model.layers.0.mlp.up_proj.weight": keep}}
+    (snippet,) = snippets.snippets("docs/exactness.md")
+    snippets.run(snippet, "docs/exactness.md", names)
+    assert all(parameter.is_meta for parameter in names["model"].parameters())
+    kept = {cut.parameter: {dim: len(indices) for dim, indices in cut.keep.items()} for cut in names["plan"].cuts}
+    assert kept["model.layers.0.mlp.up_proj.weight"] == {0: 40}
+    assert kept["model.layers.0.mlp.down_proj.weight"] == {1: 40}
 
 
 def test_choosing_a_target(names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,6 +166,7 @@ def test_every_family_of_the_tests_is_listed() -> None:
     words = set(re.findall(r"[a-z0-9]+", re.sub(r"[-.]", "", table)))
     named = {re.sub(r"[-.]", "", name) for name in FAMILIES}
     assert named - words == set()
+    assert f"{len(FAMILIES)} families" in (ROOT / "README.md").read_text()
 
 
 def test_every_public_name_is_in_the_reference() -> None:
