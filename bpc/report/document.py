@@ -41,14 +41,16 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` into ``folder`` and return its path.
 
-    Parameters
-    ----------
-    graph: the dense traced graph.
-    masks: what was pruned of it; None: its zeros.
-    small: what `passes.shrink` (or ``program.shrink()``) made of both.
-    history: the trainer's ``state.log_history``, or {phase: log} for several, such as pruning and filling.
-    figures: what was measured, as the head and the rows of a table of text: ``["", "original", "small", ""]``, ….
-    commands: what to type to do it again.
+    Args:
+        folder: made where it is missing.
+        graph: the dense traced graph.
+        masks: what was pruned of it; None: its zeros.
+        small: what `passes.shrink` (or ``program.shrink()``) made of both.
+        history: the trainer's ``state.log_history``, or {phase: log} for several, such as pruning and filling.
+        figures: what was measured, as the head and the rows of a table of text, such as
+            ``(["", "original", "small"], [["accuracy", "80.4%", "79.8%"]])``.
+        commands: what to type to do it again.
+        title: the page's.
     """
     path = Path(folder) / NAME
     page = report_html(graph, masks, small, history=history, figures=figures, commands=commands, title=title)

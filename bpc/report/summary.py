@@ -20,12 +20,11 @@ from passes.structure.weight_uses import weight_uses
 def summarize(graph: fx.GraphModule, masks: Mapping[str, Tensor] | None, plan: PlanData | None = None) -> Summary:
     """Count what ``masks`` prune of ``graph``.
 
-    Parameters
-    ----------
-    graph: the dense, traced graph (`passes.trace`), before shrinking.
-    masks: {parameter name: bool, True = kept}; None reads the zeros of the weights.
-    plan: `passes.ShrinkResult.plan`. Without it, a head is taken to go when its values or its output columns are all
-        pruned, an FFN dim when its row or its column is.
+    Args:
+        graph: the dense, traced graph (`passes.trace`), before shrinking.
+        masks: {parameter name: bool, True = kept}; None reads the zeros of the weights.
+        plan: `passes.ShrinkResult.plan`. Without it, a head is taken to go when its values or its output columns are
+            all pruned, an FFN dim when its row or its column is.
     """
     roles = find_roles(graph)
     cuts = {cut.parameter: cut for cut in plan.cuts} if plan is not None else None

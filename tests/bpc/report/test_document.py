@@ -128,3 +128,22 @@ def test_templates_are_packaged(name: str) -> None:
     root = Path(__file__).parents[3]
     assert (root / "bpc/report/templates" / name).exists()
     assert '"bpc.report" = ["templates/*"]' in (root / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_arithmetic_adds_up() -> None:
+    """A classifier's two linears are in no layer, and spend what the layers do not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)).eval()
+    graph = passes.trace(Residual(model), torch.randn(2, 8))
+    page = Page(report_html(graph, None, passes.shrink(graph)))
+    layer, head = 2 * 2 * 8 * 12, 2 * (8 * 6 + 6 * 3)
+    assert f"layer 0 {layer} {layer} 1.00× elsewhere {head} {head} 1.00× all {layer + head} {layer + head}" in page.text
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.head = inner, nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x + self.inner(x))
