@@ -22,6 +22,7 @@ from passes.explain import Explanation, Unit
 # Okabe-Ito colours: distinct for colour-blind readers and in grey. What is cut away shows the page behind.
 KEPT, ZERO = (0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)
 _SHADES = 4  # of the share of a pixel that is kept, zero, or cut away
+_FADING = 0.7  # below 1, a single dim that is left among many still shows
 _PIXELS = 900_000  # of all images together: some 300 kB
 _DOWN, _PER_HEAD, _ACROSS = 24, 16, 512
 _GROUPS = 32  # of neighbouring FFN dims that one description covers
@@ -175,7 +176,7 @@ def _palette() -> Iterator[tuple[int, ...]]:
         for zero in range(_SHADES + 1):
             total = max(1, kept + zero)
             mixed = (round((kept * k + zero * z) / total) for k, z in zip(KEPT, ZERO, strict=True))
-            yield (*mixed, round(255 * min(1, (kept + zero) / _SHADES)))
+            yield (*mixed, round(255 * min(1, (kept + zero) / _SHADES) ** _FADING))
 
 
 def _png(indices: np.ndarray) -> bytes:
