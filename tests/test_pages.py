@@ -174,3 +174,11 @@ def test_every_public_name_is_in_the_reference() -> None:
     listed = set(re.findall(r"^::: (\S+)$", page, flags=re.MULTILINE))
     public = {f"{package.__name__}.{name}" for package in (bpc, passes) for name in package.__all__}
     assert public <= listed
+
+
+def test_pages_read_alike_on_the_site_and_in_a_repository() -> None:
+    """Python-Markdown wants an empty line above a list, and four spaces before what is inside one."""
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert not re.search(r"^(?!- |\d+\. |\s).+\n- ", text, flags=re.MULTILINE), page
+        assert not re.search(r"^ {1,3}(?:- |\|)", text, flags=re.MULTILINE), page
