@@ -22,9 +22,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import bpc
 import passes
+from benchmarks.training import Phase, encode, load_classifier, train
 from bpc.oneshot import Target
 from examples.tweets import data as tweets
-from examples.tweets.training import Phase, encode, load_classifier, train
 from results import Results, sha256
 
 FORMS: dict[str, dict[str, Any]] = {

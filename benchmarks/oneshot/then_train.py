@@ -24,11 +24,12 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 import bpc
+from benchmarks.training import Phase, encode, train, with_teacher
+from bpc.cli.training import has_fast_bf16
 from bpc.oneshot import Target
 from bpc.oneshot.sublayers import find_sublayers
 from bpc.train.distill import teacher_logits
 from examples.tweets.data import Tweet
-from examples.tweets.training import Phase, encode, has_fast_bf16, train, with_teacher
 from passes.structure.roles import find_roles
 from results import Results
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bpc.cli.bench import bench
+from bpc.cli.compare import compare
 from bpc.cli.evaluate import evaluate
 from bpc.cli.export import export
 from bpc.cli.inspect import inspect
@@ -40,6 +41,7 @@ for name, command in {
     "verify": verify,
     "export": export,
     "bench": bench,
+    "compare": compare,
 }.items():
     app.command(name, context_settings=_HELP)(command)
 

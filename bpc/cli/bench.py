@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,6 +56,8 @@ def bench(
     from bpc.bench.profile import profile_table
     from bpc.bench.published import published_points
     from bpc.bench.result import Comparison, comparison_table
+    from bpc.cli.fingerprint import digest_of_file, digest_of_weights
+    from bpc.results import Result, timing_figures
     from bpc.terminal.output import check_file
     from bpc.timing.alternate import BenchmarkError
     from bpc.writing import new_file
@@ -114,7 +115,17 @@ def bench(
         console.print(comparison_table(found))
         for table in profiles:
             console.print(table)
-    write_json(to_json, lambda: json.dumps([comparison.to_dict() for comparison in found], indent=1))
+    result = Result(
+        command="bench",
+        figures=[figure for comparison in found for figure in timing_figures(comparison)],
+        settings={"repeats": repeats, "device": device},
+        inputs={
+            side: digest_of_file(path) if path.is_file() else digest_of_weights(path)
+            for side, path in (("original", dense), ("small", small))
+        },
+        details={"comparisons": [comparison.to_dict() for comparison in found]},
+    )
+    write_json(to_json, result.to_json)
     if plot is not None:
         with new_file(plot) as staged:
             speedup_figure(found, published_points()).savefig(staged, dpi=150)

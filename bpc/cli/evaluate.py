@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +33,7 @@ def evaluate(
         typer.Option(min=1, help="Tokens an example is cut to; by the task and the model.", show_default=False),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the scores to this file, too; - prints them alone.")
+        Path | None, typer.Option("--json", help="Write the result to this file, too; - prints it alone.")
     ] = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
@@ -42,11 +41,11 @@ def evaluate(
 
     An ONNX file is run by ONNX Runtime; it needs --tokenizer, the directory with config.json and the tokenizer.
     """
-    import json
-
+    from bpc.cli.fingerprint import digest_of_file, digest_of_rows, digest_of_weights
     from bpc.cli.tasks import classes_for, column_names, length_for, named_rows, processor_for, task_of
     from bpc.cli.training import load_for
     from bpc.emit.check import open_session
+    from bpc.results import Result, score_figures
     from bpc.tasks.evaluate import by_module, by_session, trivial
     from bpc.tasks.evaluate import evaluate as measure
     from bpc.terminal.output import check_file
@@ -71,13 +70,15 @@ def evaluate(
             raise CommandError(f"{model} has no fitting head for {kind.name}: it lacks {', '.join(new)}")
         scores = measure(chosen, by_module(network), rows, batch_size, network)
     baseline = trivial(chosen, rows, rows)
-    content = {
-        "task": kind.name,
-        "examples": len(rows),
-        "scores": [asdict(score) for score in scores],
-        "trivial": [asdict(score) for score in baseline],
-    }
-    write_json(json_file, lambda: json.dumps(content, indent=1, ensure_ascii=False))
+    digest = digest_of_rows(rows)
+    weights = digest_of_file(model) if model.is_file() else digest_of_weights(model)
+    result = Result(
+        command="eval",
+        figures=score_figures([], scores, baseline, f"{len(rows):,} examples, sha256 {digest}"),
+        settings={"task": kind.name, "max length": chosen.max_length, "labels": chosen.classes},
+        inputs={"data": digest, "model": weights},
+    )
+    write_json(json_file, result.to_json)
     if is_screen(json_file):
         return
     console.print(f"{kind.name}, {len(rows):,} examples: {', '.join(map(str, scores))}")

@@ -31,9 +31,14 @@ def digest_of_weights(directory: Path) -> str:
     """sha256 of a model directory's weight files."""
     found = hashlib.sha256()
     for file in sorted({file for pattern in WEIGHT_FILES for file in directory.glob(pattern)}):
-        with file.open("rb") as content:
-            found.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        found.update(f"{file.name} {digest_of_file(file)}\n".encode())
     return found.hexdigest()
+
+
+def digest_of_file(file: Path) -> str:
+    """sha256 of one file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_same_run(out: Path, run: Mapping[str, Any], resume: bool) -> None:

@@ -63,9 +63,11 @@ def oneshot(
     stream of tokens.
     """
     from bpc.cli.calibration import read_examples
+    from bpc.cli.fingerprint import digest_of_file, digest_of_weights
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
     from bpc.oneshot import prune_once
     from bpc.oneshot.progress import PhaseProgress
+    from bpc.results import Result, one_shot_figures, size_figures, with_small
     from bpc.terminal.console import quiet_console
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
@@ -87,6 +89,7 @@ def oneshot(
     examples = read_examples(
         network, tokenizer, model, data, text, pair, samples=samples, max_length=max_length, batch_size=batch_size
     )
+    whole = size_figures(network, None)
     state = out.parent / f".{out.name}.oneshot"
     dense = prune_once(
         network,
@@ -105,6 +108,16 @@ def oneshot(
         state=state,
     )
     dense.save_pretrained(out, standalone=standalone)
+    chosen = dense.one_shot
+    assert chosen is not None
+    figures = [*with_small(whole, dense.module), *one_shot_figures(chosen)]
+    Result(
+        command="oneshot",
+        figures=figures,
+        settings={"target": str(target), "samples": samples, "max length": max_length, "effort": effort},
+        inputs={"weights": digest_of_weights(model)} | ({"data": digest_of_file(data)} if data.is_file() else {}),
+        details={"one-shot": chosen.to_dict()},
+    ).write(out / "result.json")
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)

@@ -1,33 +1,32 @@
-"""What a run came to: one table, and the same as OUT/result.json."""
+"""What a run of `bpc prune` came to: OUT/result.json, from which the table at the end is made."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.table import Table
-from torch import nn
-
 from bpc.bench.comparison import compare
-from bpc.bench.result import Comparison, this_machine
+from bpc.bench.result import Comparison
 from bpc.cli.training import Run, load_for
 from bpc.dense import DenseModel
 from bpc.emit.check import ExportError
+from bpc.emit.onnx import export_onnx
+from bpc.hub.card import add_measurements
 from bpc.inputs import example_inputs
+from bpc.results import Result, count, result_markdown, score_figures, size_figures, timing_figures, with_small
+from bpc.scores.structure import Structure
 from bpc.tasks.evaluate import trivial
-from bpc.tasks.score import Score
 from bpc.timing.alternate import BenchmarkError
-from bpc.writing import write_text
 from passes import TraceError
 from passes.frontend.trace import trace
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import nn
 
-SCHEMA = "bpc.result/1"
+    from bpc.tasks.score import Score
+
+FILE = "small.onnx"
 BATCH, LENGTH = 8, 64
 
 
@@ -39,92 +38,54 @@ class Outcome:
 
     def __init__(self, run: Run, rows: Dataset, model: nn.Module, original: list[Score]) -> None:
         self.run, self.rows, self.original = run, rows, original
-        self.sizes = _sizes(model)
+        self.whole = size_figures(model, None)
 
-    def finish(self, dense: DenseModel, source: Path, out: Path, *, timed: bool) -> Table:
-        """Measure the small model, write OUT/result.json, and return the table.
+    def finish(
+        self,
+        dense: DenseModel,
+        left: Structure,
+        source: Path,
+        out: Path,
+        about: dict[str, Any],
+        inputs: dict[str, str],
+        *,
+        timed: bool,
+    ) -> Result:
+        """Measure the small model, write OUT/result.json and what was measured to OUT/small's card.
 
-        ``source``: directory of the original, which is timed beside it.
+        ``left``: heads and dims that live; ``source``: directory of the original. ``about``: what the run was started
+        with; ``inputs``: {data, weights: their sha256}. ``timed``: write OUT/small.onnx and time both.
         """
-        small, sizes = self.run.scores(dense.module), _sizes(dense.module)
-        baseline = [] if self.run.held_out is None else trivial(self.run.task, self.rows, self.run.held_out)
-        comparison, why = self._timed(dense, source) if timed else (None, "")
-        table = Table(title=f"original and small, {self.run.task.name}")
-        for column in ("", "original", "small", ""):
-            table.add_column(column, justify="right" if column else "left")
-        for i, score in enumerate(small):
-            before = self.original[i] if self.original else None
-            table.add_row(score.name, _shown(before), _shown(score), _difference(before, score))
-        if baseline:
-            table.add_row(f"{baseline[0].name}, whatever the input", "", _shown(baseline[0]), "")
-        for name in ("parameters", "bytes"):
-            whole, left = self.sizes[name], sizes[name]
-            change = "nothing removed" if left == whole else f"{left / whole - 1:+.1%}"
-            table.add_row(name, f"{whole:,}", f"{left:,}", change)
-        if comparison is not None:
-            table.add_row(
-                f"ONNX Runtime, {BATCH} × {LENGTH}",
-                f"{1e3 * comparison.dense.median:.1f} ms",
-                f"{1e3 * comparison.small.median:.1f} ms",
-                f"{comparison.speedup:.2f}×",
-            )
-            table.add_row("arithmetic", "", "", f"{comparison.arithmetic_ratio:.2f}×")
-        if self.run.held_out is None:
-            table.caption = "no held-out data (--eval): what pruning costs is not known"
-        elif why:
-            table.caption = f"not timed: {why}"
-        self._write(out, small, baseline, sizes, comparison)
-        return table
+        notes, held_out = [], self.run.held_out
+        small = self.run.scores(dense.module)
+        baseline = [] if held_out is None else trivial(self.run.task, self.rows, held_out)
+        sample = None if held_out is None else f"{len(held_out):,} examples, sha256 {inputs['held out']}"
+        figures = score_figures(self.original, small, baseline, sample)
+        figures += with_small(self.whole, dense.module)
+        for name, before, after in (
+            ("heads", sum(left.total_heads), sum(left.heads)),
+            ("FFN dims", sum(left.total_ffn_dims), sum(left.ffn_dims)),
+        ):
+            if before:
+                figures.append(count(name, before, after))
+        if held_out is None:
+            notes.append("no held-out data (--eval): what pruning costs is not known")
+        if timed:
+            comparison, why = self._timed(dense, source, out / FILE)
+            figures += [] if comparison is None else timing_figures(comparison)
+            notes += [f"not timed: {why}"] if why else []
+        result = Result(
+            command="prune", figures=figures, settings=about, inputs=inputs, seeds={"seed": self.run.seed}, notes=notes
+        )
+        result.write(out / "result.json")
+        add_measurements(out / "small", result_markdown(result))
+        return result
 
-    def _timed(self, dense: DenseModel, source: Path) -> tuple[Comparison | None, str]:
+    def _timed(self, dense: DenseModel, source: Path, file: Path) -> tuple[Comparison | None, str]:
         model, _ = load_for(self.run.task, source)
         try:
             graph = trace(model.eval(), example_inputs(model, self.run.task.tokenizer))
-            return compare(graph, dense, batch=BATCH, length=LENGTH), ""
+            export_onnx(dense, file)
+            return compare(graph, file, batch=BATCH, length=LENGTH), ""
         except (ExportError, TraceError, BenchmarkError, ValueError) as error:
             return None, str(error)
-
-    def _write(
-        self,
-        out: Path,
-        small: list[Score],
-        baseline: list[Score],
-        sizes: dict[str, int],
-        comparison: Comparison | None,
-    ) -> None:
-        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        content: dict[str, Any] = {
-            "schema": SCHEMA,
-            "command": "prune",
-            "run": run,
-            "spec": json.loads((out / "spec.json").read_text(encoding="utf-8")),
-            "examples": {
-                "training": len(self.rows),
-                "held out": None if self.run.held_out is None else len(self.run.held_out),
-            },
-            "original": {**self.sizes, "scores": [asdict(score) for score in self.original]},
-            "small": {**sizes, "scores": [asdict(score) for score in small]},
-            "trivial": [asdict(score) for score in baseline],
-            "timing": None if comparison is None else comparison.to_dict(),
-            "machine": asdict(this_machine(torch.get_num_threads())),
-        }
-        write_text(out / "result.json", json.dumps(content, indent=1, ensure_ascii=False))
-
-
-def _sizes(model: nn.Module) -> dict[str, int]:
-    parameters = list(model.parameters())
-    return {
-        "parameters": sum(p.numel() for p in parameters),
-        "bytes": sum(p.numel() * p.element_size() for p in parameters),
-    }
-
-
-def _shown(score: Score | None) -> str:
-    return "" if score is None else str(score).removeprefix(score.name).strip()
-
-
-def _difference(before: Score | None, after: Score) -> str:
-    if before is None:
-        return ""
-    change = after.value - before.value
-    return f"{100 * change:+.2f} points" if after.share else f"{change:+.3g}"

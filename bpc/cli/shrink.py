@@ -51,9 +51,11 @@ def shrink(
     after a kill the same command goes on from the last file that was whole.
     """
     import passes
+    from bpc.cli.fingerprint import digest_of_file, digest_of_weights
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, mask_source, save_tokenizer
     from bpc.dense import DenseModel
     from bpc.inputs import example_inputs
+    from bpc.results import Result, agreement_figures, size_figures, with_small
     from bpc.scores.files import multiply_masks
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
@@ -77,10 +79,15 @@ def shrink(
     with console.status("analysing, rewriting and verifying"):
         aliases = trace_info(graph).aliases
         tied = {name: found[canonical] for name, canonical in aliases.items() if canonical in found}
+        whole = size_figures(network, None)
         result = passes.shrink(graph, {**found, **tied}, verify=verify, tolerance=tolerance, multiple=multiple)
         multiply_masks(network, found)
         dense = DenseModel.from_shrink(result, network)
         dense.save_pretrained(out, standalone=standalone)
+        figures = [*with_small(whole, dense.module), *agreement_figures(result.report.agreement)]
+        inputs = {"weights": digest_of_weights(model)} | ({"masks": digest_of_file(masks)} if masks else {})
+        settings = {"threshold": threshold, "multiple": multiple}
+        Result(command="shrink", figures=figures, settings=settings, inputs=inputs).write(out / "result.json")
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)

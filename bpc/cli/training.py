@@ -20,11 +20,14 @@ from bpc.tasks import Task
 from bpc.tasks.evaluate import by_module, evaluate
 from bpc.tasks.score import Score
 from bpc.terminal.errors import CommandError
-from bpc.train import ResumableInterrupt, Trainer
+from bpc.train import ResumableInterrupt, Taught, Trainer
 from bpc.train.checkpoints import newest_complete
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+WARM_UP = 0.06  # of a run's steps
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,16 @@ class Run:
     """What all runs have in common."""
 
     task: Task
-    data: Any  # encoded rows
+    data: Any  # encoded rows, `bpc.train.Taught` where a teacher was asked before
     held_out: Dataset | None
     batch_size: int
     bf16: bool
     seed: int
+
+    def collator(self, model: nn.Module) -> Any:
+        """From encoded rows to a padded batch."""
+        collate = self.task.collator(model)
+        return self.data.collator(collate) if isinstance(self.data, Taught) else collate
 
     def train(self, checkpoints: Path, epochs: float, learning_rate: float, title: str, **what: Any) -> Trainer:
         """Train ``program=`` or ``model=``, by ``teacher=`` if there is one, from the last checkpoint if there is one.
@@ -57,7 +65,9 @@ class Run:
                 num_train_epochs=epochs,
                 per_device_train_batch_size=self.batch_size,
                 learning_rate=learning_rate,
+                warmup_steps=WARM_UP,
                 logging_steps=10,
+                logging_first_step=True,  # runs of a few steps have curves, too
                 disable_tqdm=False,
                 save_total_limit=2,
                 save_strategy="epoch",
@@ -66,6 +76,8 @@ class Run:
                 bf16=self.bf16,
                 seed=self.seed,
                 dataloader_pin_memory=False,
+                # Texts of one length in a batch: less padding.
+                train_sampling_strategy="random" if self.task.tokenizer is None else "group_by_length",
                 remove_unused_columns=False,  # the task gives what the model takes
             ),
         )
@@ -122,3 +134,11 @@ def load_teacher(task: Task, directory: Path) -> nn.Module:
             "it on this task first, or leave the teacher out"
         )
     return teacher
+
+
+def has_fast_bf16() -> bool:
+    """Whether this machine multiplies matrices in bfloat16 faster than in float32: GPUs of today, some CPUs."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

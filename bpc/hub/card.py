@@ -1,6 +1,7 @@
 """The model card of a saved directory: what was pruned, what vouches for it, how to load it.
 
-It says what is known and measured where it is saved, and nothing else: no accuracy, no speed.
+It says what is known and measured where it is saved; accuracy and speed where a command measured them
+(`add_measurements`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from torch import nn
 from bpc.hub.note import Note, note_of
 from bpc.hub.sizes import skeleton, tensors_of
 from bpc.hub.standalone import auto_classes
+from bpc.writing import write_text
 from passes.certificate import Certificate
 
 NAME = "README.md"
 _MARK = "<!-- Written by bpc. Without this line bpc leaves the card alone. -->"
+_MEASURED = "## What was measured"
 _GENERAL = ("AutoModel", "AutoModelForPreTraining")
 
 
@@ -119,3 +122,12 @@ def _loading(module: nn.Module, standalone: bool) -> str:
 def _doors(module: nn.Module) -> Iterator[str]:
     name = type(module).__name__
     yield from (auto for auto, made in auto_classes(module).items() if made == name and auto not in _GENERAL)
+
+
+def add_measurements(directory: Path, table: str) -> None:
+    """Add what was measured to a card that `card` made; one that somebody has taken over stays as it is."""
+    file = directory / NAME
+    if not file.exists() or not is_ours(file):
+        return
+    text = re.sub(rf"\n*{_MEASURED}.*\Z", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    write_text(file, f"{text.rstrip()}\n\n{_MEASURED}\n\n{table}\n")

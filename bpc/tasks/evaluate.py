@@ -20,16 +20,22 @@ LABELS = ("labels", "start_positions", "end_positions")
 
 
 def evaluate(task: Task, run: Run, rows: Dataset, batch_size: int = 32, model: Any = None) -> list[Score]:
-    """The task's metrics over ``rows``, batch by batch in order; ``model`` where the collator needs it (seq2seq)."""
+    """The task's metrics over ``rows``; ``model`` where the collator needs it (seq2seq).
+
+    Batches are of rows of one length, as far as there are any: padding is work, too.
+    """
     encoded, collate = task.encode(rows), task.collator(model)
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]["input_ids"])) if task.tokenizer else None
+    places = np.arange(len(encoded)) if order is None else np.array(order)
     reduced = []
     for start in range(0, len(encoded), batch_size):
-        batch = dict(collate([encoded[i] for i in range(start, min(start + batch_size, len(encoded)))]))
+        batch = dict(collate([encoded[int(i)] for i in places[start : start + batch_size]]))
         inputs = {name: value for name, value in batch.items() if name not in LABELS}
         with torch.no_grad():
             outputs = {name: value.cpu() for name, value in run(inputs).items() if isinstance(value, Tensor)}
         reduced.append(np.asarray(task.reduce(outputs, {name: value.cpu() for name, value in batch.items()})))
-    contributions = task.contributions(np.concatenate(reduced), rows, encoded)
+    found = np.concatenate(reduced)[np.argsort(places)]
+    contributions = task.contributions(found, rows, encoded)
     return [scored(metric, contributions) for metric in task.metrics]
 
 

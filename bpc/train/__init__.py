@@ -6,13 +6,16 @@ from bpc.train.interrupt import ResumableInterrupt
 from bpc.train.progress import PruningProgress
 from bpc.train.scores import score_learning_rate, score_parameters, weight_parameters
 from bpc.train.seq2seq import Seq2SeqTrainer
+from bpc.train.taught import Taught, ask_once
 from bpc.train.trainer import Trainer
 
 __all__ = [
     "PruningProgress",
     "ResumableInterrupt",
     "Seq2SeqTrainer",
+    "Taught",
     "Trainer",
+    "ask_once",
     "distillation_loss",
     "fill_zeros",
     "score_learning_rate",

@@ -131,6 +131,11 @@ def divergence(
             "same outputs"
         )
     mask = inputs.get("decoder_attention_mask" if "decoder_input_ids" in inputs else "attention_mask")
+    if "start_positions" in inputs and isinstance(
+        mask, Tensor
+    ):  # logits that choose a position, of which none is padding
+        padding = mask == 0
+        student, teacher = ({n: _without(v, padding) for n, v in side.items()} for side in (student, teacher))
     losses = [
         distillation_loss(
             student[name], known, temperature, inputs.get("labels"), problem_type=problem_type, shifted=shifted
@@ -140,6 +145,11 @@ def divergence(
         for name, known in teacher.items()
     ]
     return torch.stack(losses).mean()
+
+
+def _without(logits: Tensor, padding: Tensor) -> Tensor:
+    """Logits over positions (rows, length), so low at padding that it is never chosen; others as they are."""
+    return logits.masked_fill(padding, -1e4) if logits.shape == padding.shape else logits
 
 
 @torch.no_grad()

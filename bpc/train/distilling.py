@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from bpc.train.distill import divergence, logits_of
 from bpc.train.share import items_in, weigh
+from bpc.train.taught import PREFIX, Taught
 from bpc.train.teacher import check_teacher, teacher_inputs
-
-TEACHER_COLUMN = "teacher_logits"
 
 
 class DistillingTrainer(transformers.Trainer):
@@ -37,6 +36,9 @@ class DistillingTrainer(transformers.Trainer):
         self.temperature = temperature
         self._step_items: Tensor | None = None  # of all micro-batches and ranks
         super().__init__(**kwargs)
+        if isinstance(self.train_dataset, Taught):
+            collator: Any = self.train_dataset.collator(self.data_collator)
+            self.data_collator = collator
         if teacher is not None:
             assert self.model is not None
             check_teacher(teacher, self.model)
@@ -46,7 +48,8 @@ class DistillingTrainer(transformers.Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            self._signature_columns = [*(self._signature_columns or ()), TEACHER_COLUMN]  # type: ignore[assignment]
+            known = getattr(self.train_dataset, "outputs", ("logits",))  # of a `Taught`, or a column made by hand
+            self._signature_columns = [*(self._signature_columns or ()), *(PREFIX + name for name in known)]  # type: ignore[assignment]
 
     @property
     def _normalises_itself(self) -> bool:
@@ -88,9 +91,9 @@ class DistillingTrainer(transformers.Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        known = inputs.pop(TEACHER_COLUMN, None)
+        known = {name.removeprefix(PREFIX): inputs.pop(name) for name in [*inputs] if name.startswith(PREFIX)}
         batch = dict(inputs)  # transformers takes the labels out where it computes the loss itself
-        weight = self.distillation_weight if known is not None or self.teacher is not None else 0.0
+        weight = self.distillation_weight if known or self.teacher is not None else 0.0
         if not model.training or weight < 1.0:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         else:
@@ -105,14 +108,13 @@ class DistillingTrainer(transformers.Trainer):
         assert loss is not None
         return (loss, outputs) if return_outputs else loss
 
-    def _divergence(self, inputs: Mapping[str, Any], outputs: Any, known: Tensor | None = None) -> Tensor:
+    def _divergence(self, inputs: Mapping[str, Any], outputs: Any, known: Mapping[str, Tensor]) -> Tensor:
         """How far ``outputs`` are from the teacher's on the same batch: a mean over its rows or labelled tokens.
 
-        ``known``: the teacher's logits, where they were computed before.
+        ``known``: the teacher's outputs, where they were computed before.
         """
-        if known is not None:
-            teacher = {"logits": known}
-        else:
+        teacher = known
+        if not known:
             assert self.teacher is not None
             with torch.no_grad():
                 teacher = logits_of(self.teacher(**teacher_inputs(inputs, self.model)))

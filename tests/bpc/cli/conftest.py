@@ -14,7 +14,7 @@ WORDS = ["good", "bad", "fine", "awful", "the", "film", "was", "plot", "and", "a
 SPEC = """
 preset = "struct"
 threshold = { final = 0.1 }
-scores = { learning_rate = 0.3 }
+scores = { learning_rate = 0.5 }
 """
 
 

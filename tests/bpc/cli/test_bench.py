@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bpc.results import read_result
 from tests.bpc.cli.commands import run
 
 
@@ -16,8 +17,12 @@ def test_bench_times_directories_and_writes_json(model_directory: Path, tmp_path
     extra = ("--profile", "--plot", tmp_path / "bench.png")
     result = run("bench", *sides, "--shape", "2x8", "--shape", "1x5", "--repeats", "7", "--threads", "1", *extra)
     assert result.exit_code == 0, result.output
-    rows = json.loads((tmp_path / "bench.json").read_text())
+    rows = json.loads((tmp_path / "bench.json").read_text())["details"]["comparisons"]
     assert [(row["batch"], row["length"]) for row in rows] == [(2, 8), (1, 5)]
+    figures = read_result(tmp_path / "bench.json").figures
+    assert [f.name for f in figures] == ["time", "arithmetic", "speed-up over arithmetic"] * 2
+    assert figures[0].original is not None
+    assert figures[0].original.raw == rows[0]["dense"]["seconds"]
     assert all(row["arithmetic_ratio"] == 1.0 and row["speedup"] > 0 for row in rows)
     assert result.output.count("time per operator") == 2
     assert "LayerNormalization" in result.output
@@ -32,7 +37,7 @@ def test_bench_takes_every_dtype_its_runtime_has(model_directory: Path, tmp_path
         "bench", *sides, *kinds, "--dense-dtype", "float32", "--shape", "2x8", "--repeats", "7", "--threads", "1"
     )
     assert result.exit_code == 0, result.output
-    rows = json.loads((tmp_path / "bench.json").read_text())
+    rows = json.loads((tmp_path / "bench.json").read_text())["details"]["comparisons"]
     assert [(row["runtime"], row["dtype"]) for row in rows] == [
         ("onnx", "float32 → int8"),
         ("eager", "float32 → bfloat16"),

@@ -49,7 +49,7 @@ def test_options_win_over_the_recipe_and_a_dry_run_writes_nothing(
     )
     result = run("prune", recipe, "--epochs", 5)
     assert result.exit_code == 0, result.output
-    assert "epochs: pruning 5; 8 steps an epoch" in result.output
+    assert "epochs: pruning 5; 40 steps, about" in result.output
     assert ": 12 of 14 linears masked" in result.output
     assert "GB for weights, gradients and optimizer" in result.output
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""``python -m examples.tweets.precision``: what int8 costs the dense and the small model, on the held-out tweets."""
+"""``python -m benchmarks.precision``: what int8 costs the dense and the small model, on the held-out tweets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 
 import bpc
 import passes
+from benchmarks.training import accuracy, encode, example_inputs, load_classifier
 from bpc.terminal.console import quiet_console
 from examples.tweets.data import encoder_directory, read_tweets, split_tweets, tweets_file
-from examples.tweets.pipeline import example_inputs
-from examples.tweets.training import accuracy, encode, load_classifier
 
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 16, 32
 PRECISIONS = ("float32", "int8, dynamic", "int8, static")
@@ -41,7 +40,7 @@ class FileModel(nn.Module):
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="What `make demo` wrote: dense/ and small/ in it are read.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Of `make demo`: original/ and small/ are read.")] = Path("out"),
 ) -> None:
     """Accuracy of both models under ONNX Runtime in float32 and int8; static scales come from training tweets."""
     console = quiet_console()
@@ -49,7 +48,7 @@ def main(
     split = split_tweets(read_tweets(tweets_file()))
     held_out = encode(split.test, tokenizer)
     calibration = _calibration(split.train, tokenizer)
-    dense = load_classifier(out / "dense", dropout=0.0).eval()
+    dense = load_classifier(out / "original", dropout=0.0).eval()
     graphs = {
         "dense": passes.trace(dense, example_inputs(tokenizer)),
         "small": bpc.load(out / "small").graph_module,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+from benchmarks.training import Accuracy, accuracy, encode, logits, with_teacher
 from examples.tweets.data import Tweet, encoder_directory
-from examples.tweets.training import Accuracy, accuracy, encode, logits, with_teacher
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The training steps of the example, fine-tune, prune and fill: plain transformers plus `bpc.Trainer`."""
+"""Training as the benchmarks of tweets and SST-2 do it: plain transformers plus `bpc.Trainer`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 import bpc
+from bpc.cli.training import has_fast_bf16
 from bpc.train import ResumableInterrupt
 from examples.tweets.data import LABELS, Tweet
 
@@ -44,12 +45,6 @@ class Phase:
     seed: int
 
 
-def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 (about five times faster than in float32)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def encode(tweets: Sequence[Tweet], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     """Token ids and label of every tweet; padding happens per batch."""
     encoded = tokenizer([tweet.text for tweet in tweets], truncation=True, max_length=MAX_TOKENS)
@@ -67,6 +62,12 @@ def load_classifier(directory: Path, dropout: float) -> PreTrainedModel:
         attention_probs_dropout_prob=0.0,
     )
     return model
+
+
+def example_inputs(tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """Two short texts: the batch and the length stay dynamic."""
+    batch = tokenizer(["the plane was late again", "thank you"], padding=True, return_tensors="pt")
+    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
 def train(phase: Phase, data: list[Example], tokenizer: PreTrainedTokenizerBase, **options: Any) -> bpc.Trainer:

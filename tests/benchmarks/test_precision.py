@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import bpc
 import passes
-from examples.tweets.precision import FileModel
+from benchmarks.precision import FileModel
 
 
 def test_a_file_answers_like_its_model(tmp_path: Path) -> None:

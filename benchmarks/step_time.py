@@ -1,4 +1,4 @@
-"""``python -m examples.tweets.step_time``: how much longer a training step takes with masks than without."""
+"""``python -m benchmarks.step_time``: how much longer a training step takes with masks than without."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 from transformers import AutoTokenizer, PreTrainedModel
 
 import bpc
+from benchmarks.training import example_inputs, load_classifier
+from bpc.cli.training import has_fast_bf16
 from bpc.scores import MaskSet
 from bpc.train import score_parameters, weight_parameters
 from examples.tweets.data import encoder_directory
-from examples.tweets.pipeline import example_inputs
-from examples.tweets.training import has_fast_bf16, load_classifier
 
 WARM_UP = 3
 

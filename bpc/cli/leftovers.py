@@ -1,0 +1,45 @@
+"""What runs of `bpc prune` leave in their output directory, and whether another may start or go on there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bpc.cli.timetable import FILLING, FINE_TUNING, PRUNING
+from bpc.terminal.errors import CommandError
+from bpc.train.checkpoints import checkpoints_in, newest_complete
+
+if TYPE_CHECKING:
+    from bpc.spec import Spec
+
+CHECKPOINTS = {FINE_TUNING: "original-checkpoints", PRUNING: "checkpoints", FILLING: "fill-checkpoints"}
+TEACHER = "teacher.safetensors"
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Those of all runs in ``out``, each several times as large as the model, and what the teacher said."""
+    for name in CHECKPOINTS.values():
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / TEACHER).unlink(missing_ok=True)
+
+
+def check_output(out: Path, spec: Spec, resume: bool, force: bool) -> None:
+    """Raise `CommandError` where what is in ``out`` does not fit --resume and --force."""
+    from bpc.spec import load_spec
+
+    checkpoints, written = out / CHECKPOINTS[PRUNING], out / "spec.json"
+    found, earlier = checkpoints_in(checkpoints), checkpoints_in(out / CHECKPOINTS[FINE_TUNING])
+    if resume and not (found or earlier):
+        raise CommandError(f"--resume: {checkpoints} holds no checkpoint")
+    if resume and found and newest_complete(checkpoints) is None:
+        raise CommandError(f"--resume: {checkpoints} holds no complete checkpoint; remove it to start again")
+    if (found or earlier) and not (resume or force):
+        raise CommandError(
+            f"{checkpoints} holds checkpoints already: add --resume to go on, --force to start again, or choose "
+            "another --out"
+        )
+    if (out / "result.json").exists() and not (resume or force):
+        raise CommandError(f"{out} holds the result of a run: add --force to replace it, or choose another --out")
+    if resume and written.exists() and load_spec(written) != spec:
+        raise CommandError(f"--resume: the run in {out} used another spec ({written}); give that one")

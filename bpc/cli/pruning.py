@@ -1,0 +1,280 @@
+"""One run of `bpc prune`, step by step; every step leaves in the output directory what a resumed run goes on from."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bpc.cli.choices import Choices
+from bpc.cli.fingerprint import check_same_run, digest_of_rows, digest_of_weights
+from bpc.cli.leftovers import CHECKPOINTS, TEACHER, check_output, remove_checkpoints
+from bpc.cli.models import keep_processors, save_tokenizer, some
+from bpc.cli.outcome import Outcome
+from bpc.cli.tasks import class_order, column_names, length_for, named_rows, processor_for, task_of
+from bpc.cli.timetable import (
+    FILLING,
+    FINE_TUNING,
+    PRUNING,
+    Timetable,
+    memory,
+    plan,
+    remember,
+    remembered,
+    step_seconds,
+)
+from bpc.cli.training import Run, has_fast_bf16, load_for, load_teacher
+from bpc.hub.load import WEIGHT_FILES
+from bpc.inputs import example_inputs
+from bpc.program import Program, compile
+from bpc.report import write_report
+from bpc.results import cells, result_table
+from bpc.scores.files import save_masks
+from bpc.scores.structure import live_structure
+from bpc.spec import explain, load_spec, resolve
+from bpc.terminal.console import print_whole
+from bpc.train import Trainer, ask_once, fill_zeros
+from bpc.writing import new_files, write_text
+from passes.frontend.trace import trace
+from passes.structure.roles import find_roles
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bpc.dense import DenseModel
+    from bpc.oneshot.target import Target
+    from bpc.results import Result
+    from bpc.spec import Spec
+
+
+class Pruning:
+    """A run: the data and the model are read here, so that whatever is wrong with them is said before any work."""
+
+    def __init__(self, choices: Choices, target: Target | None, console: Console) -> None:
+        self.choices, self.target, self.console, self.out = choices, target, console, choices.out
+        self.began = time.perf_counter()
+        self.rules: Spec = load_spec(json.loads(choices.spec) if choices.spec.startswith("{") else choices.spec)
+        check_output(self.out, self.rules, choices.resume, choices.force)
+        names = column_names(choices.columns, text=choices.text, pair=choices.pair, label=choices.label)
+        rows = named_rows(choices.data, names)
+        kind = task_of(choices.task, rows, choices.data)
+        task = kind(processor_for(kind, choices.model), length_for(kind, choices.model, choices.max_length))
+        self.rows = task.check(rows, choices.data)
+        task.learn(self.rows)
+        if task.classes is not None:
+            task.classes = class_order(choices.model, task.classes)
+        held_out = None
+        if choices.evaluate:
+            held_out = task.check(named_rows(choices.evaluate, names, "validation"), choices.evaluate)
+        told = f", {len(held_out):,} held out" if held_out else ""
+        console.print(f"{kind.name}: {len(self.rows):,} examples{told}")
+        self.task = task
+        bf16 = has_fast_bf16() if choices.bf16 is None else choices.bf16
+        self.run = Run(task, task.encode(self.rows), held_out, choices.batch_size, bf16, choices.seed)
+        torch.manual_seed(choices.seed)  # a new head is random
+        self.start, self.teacher = choices.model, choices.teacher
+        self.network, self.new = self._load()
+        if self.new:
+            console.print(f"new weights, which start at random: {some(self.new)}")
+        epochs = {FINE_TUNING: choices.dense_epochs, PRUNING: choices.epochs, FILLING: choices.fill_epochs}
+        self.asked = epochs if self.rules.fill else {**epochs, FILLING: 0.0}
+        self.table = remembered(self.out) if choices.resume else None
+        if self.table is None and (choices.minutes is not None or choices.dry_run):
+            taught = bool(choices.teacher or choices.dense_epochs)
+            self._replan(plan(self.run, self.network, self.asked, taught))
+
+    def explain(self) -> None:
+        """What the spec matches and what a run takes, for --dry-run."""
+        graph = trace(self.network.eval(), example_inputs(self.network, self.task.tokenizer))
+        roles = find_roles(graph)
+        print_whole(self.console, explain(self.rules, roles, resolve(self.rules, roles)))
+        self.console.print(
+            f"{memory(self.network) / 1e9:.2g} GB for weights, gradients and optimizer, beside activations"
+        )
+
+    def work(self) -> None:
+        """All phases, then the table."""
+        self._claim()
+        if self.asked[FINE_TUNING]:
+            self._fine_tune()
+        outcome = Outcome(self.run, self.rows, self.network, [] if self.new else self.run.scores(self.network))
+        if outcome.original:
+            self.console.print(f"original: {', '.join(map(str, outcome.original))}")
+        program, dense = self._prune()
+        if self.rules.fill:
+            self._fill(program, dense)
+        dense.save_pretrained(self.out / "small")
+        self._save_processors(self.out / "small")
+        with self.console.status("measuring"):
+            result = outcome.finish(
+                dense, self.structure, self.start, self.out, self._settings(), self.inputs, timed=self.choices.time_it
+            )
+        report = self._report(dense, result)
+        if not self.choices.keep_checkpoints:
+            remove_checkpoints(self.out)
+        self.console.print(result_table(result))
+        self.console.print(f"small model: {self.out / 'small'}; what was pruned: {report}")
+
+    def _claim(self) -> None:
+        """Write down what the run starts with, and compare it where it goes on."""
+        choices = self.choices
+        self.inputs = {"data": digest_of_rows(self.rows), "base weights": digest_of_weights(choices.model)}
+        if choices.teacher:
+            self.inputs["teacher"] = digest_of_weights(choices.teacher)
+        about = {
+            **self.inputs,
+            "task": self.task.name,
+            "labels": self.task.classes,
+            "epochs": choices.epochs,
+            "dense epochs": choices.dense_epochs,
+            "dense learning rate": choices.dense_learning_rate,
+            "teacher": self.inputs.get("teacher"),
+            "batch size": choices.batch_size,
+            "learning rate": choices.learning_rate,
+            "fill learning rate": choices.fill_learning_rate,
+            "max length": self.task.max_length,
+            "frozen embeddings": choices.freeze_embeddings,
+            "minutes": choices.minutes,
+            "seed": choices.seed,
+            "bf16": self.run.bf16,
+            "target": None if self.target is None else str(self.target),
+        }
+        check_same_run(self.out, about, choices.resume)
+        self.about = about
+        if self.run.held_out is not None:
+            self.inputs["held out"] = digest_of_rows(self.run.held_out)
+        if choices.force and not choices.resume:
+            remove_checkpoints(self.out)
+        if self.table is not None:
+            remember(self.out, self.table)
+
+    def _settings(self) -> dict[str, Any]:
+        """What the figures of a run depend on, beside what it read."""
+        chosen = {name: value for name, value in self.about.items() if name not in self.inputs and value is not None}
+        table = self.table
+        epochs = {phase: self._epochs(phase) for phase in self.asked} if table is not None else {}
+        return {
+            **chosen,
+            **({"epochs there was time for": epochs} if epochs else {}),
+            "spec": self.rules.model_dump(mode="json"),
+        }
+
+    def _fine_tune(self) -> None:
+        """The original: fine-tuned whole, it is the start and the teacher of what follows."""
+        self.start = self.out / "original"
+        if not (self.start / "config.json").exists():
+            self._train(FINE_TUNING, self.choices.dense_learning_rate, model=self.network)
+            self._save(self.network, self.start)
+        self.network, self.new = self._load()
+        self.teacher = self.teacher or self.start
+
+    def _prune(self) -> tuple[Program, DenseModel]:
+        if self.target is not None and self.target.speedup is not None:
+            self.console.print("timing the model, unless this machine remembers it")
+        inputs = example_inputs(self.network, self.task.tokenizer)
+        program = compile(self.network, self.rules, inputs, target=self.target)
+        write_text(self.out / "spec.json", self.rules.model_dump_json(indent=1))
+        self._ask_teacher()
+        trainer = self._train(PRUNING, self.choices.learning_rate, program=program)
+        masks = program.masks()
+        save_masks(masks, self.out / "masks.safetensors")
+        with self.console.status("compiling"):
+            dense = program.shrink()
+        if self.target is not None:
+            self.console.print(f"asked for {self.target}: {program.describe_cost()}")
+        self.console.print(str(dense.report))
+        self.drawn = (program.plain_graph(), masks)
+        self.logs = {PRUNING: trainer.state.log_history}
+        self.structure = live_structure(program.mask_set, final=True)
+        program.detach()
+        self._save(self.network, self.out / "masked")
+        return program, dense
+
+    def _report(self, dense: DenseModel, result: Result) -> Path:
+        out, (graph, masks) = self.out, self.drawn
+        again = [
+            f"bpc shrink --model {out / 'masked'} --masks {out / 'masks.safetensors'} --out SMALL",
+            f"bpc export --model {out / 'small'} --out small.onnx",
+            f"bpc eval --model {out / 'small'} --data {self.choices.evaluate or 'FILE'}",
+        ]
+        title = f"{self.choices.model.resolve().name}, {self.task.name}"
+        return write_report(
+            out / "report",
+            graph,
+            masks,
+            dense,
+            history=self.logs,
+            figures=cells(result),
+            commands=again,
+            title=title,
+        )
+
+    def _fill(self, program: Program, dense: DenseModel) -> None:
+        """The zeros left inside live heads learn too, in the small model (paper section 5: Hybrid Filled)."""
+        small: Any = dense.module
+        fill_zeros(small, [p.weight for p in program.plans], torch.Generator().manual_seed(self.choices.seed))
+        self._freeze(small)
+        rate = self.choices.fill_learning_rate or self.choices.learning_rate
+        self.logs[FILLING] = self._train(FILLING, rate, model=small).state.log_history
+
+    def _ask_teacher(self) -> None:
+        """Once, where its outputs can be kept and are read more than once; else in every step."""
+        self.taught = None if self.teacher is None else load_teacher(self.task, self.teacher)
+        if self.teacher is None or self.taught is None:
+            return
+        if self._epochs(PRUNING) + self._epochs(FILLING) < 1.5:
+            return
+        key = f"{self.inputs['data']} {digest_of_weights(self.teacher)} {self.task.name} {self.task.max_length}"
+        known = ask_once(
+            self.taught,
+            self.run.data,
+            self.task.collator(self.taught),
+            self.out / TEACHER,
+            key=key,
+            batch_size=self.choices.batch_size,
+        )
+        if known is not None:
+            self.run, self.taught = replace(self.run, data=known), None
+
+    def _train(self, phase: str, learning_rate: float, **what: Any) -> Trainer:
+        checkpoints = self.out / CHECKPOINTS[phase]
+        teacher = None if phase == FINE_TUNING else self.taught
+        if self.choices.minutes is not None and self.table is not None and not self.choices.resume:
+            trained = what["program"].module if "program" in what else what["model"]
+            self._replan(self.table.started(phase, step_seconds(self.run, trained, teacher)))
+            remember(self.out, self.table)
+        return self.run.train(checkpoints, self._epochs(phase), learning_rate, phase, teacher=teacher, **what)
+
+    def _epochs(self, phase: str) -> float:
+        return self.asked[phase] if self.table is None else self.table.epochs(phase)
+
+    def _replan(self, table: Timetable) -> None:
+        """Cut what is left to the time that is left."""
+        gone = time.perf_counter() - self.began
+        if self.choices.minutes is not None:
+            table = table.within(60 * self.choices.minutes - gone)
+        self.console.print(str(table))
+        self.table = table
+
+    def _load(self) -> tuple[Any, list[str]]:
+        network, new = load_for(self.task, self.start)
+        self._freeze(network)
+        return network, new
+
+    def _freeze(self, network: Any) -> None:
+        if self.choices.freeze_embeddings:
+            network.get_input_embeddings().requires_grad_(False)
+
+    def _save(self, network: Any, directory: Path) -> None:
+        with new_files(directory, keystones=("config.json",), replaces=WEIGHT_FILES) as staged:
+            network.save_pretrained(staged)
+        self._save_processors(directory)
+
+    def _save_processors(self, directory: Path) -> None:
+        if self.task.tokenizer is not None:
+            save_tokenizer(self.task.tokenizer, directory)
+        keep_processors(self.choices.model, directory)

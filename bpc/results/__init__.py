@@ -1,0 +1,35 @@
+"""One result file for every command: what was measured, on what, and where; its table, and the comparison of two."""
+
+from bpc.results.difference import ResultMismatch, difference_table
+from bpc.results.figures import (
+    agreement_figures,
+    count,
+    one_shot_figures,
+    score_figures,
+    size_figures,
+    timing_figures,
+    with_small,
+)
+from bpc.results.result import SCHEMA, Figure, Result, ResultError, Value, read_result
+from bpc.results.table import cells, result_markdown, result_table
+
+__all__ = [
+    "SCHEMA",
+    "Figure",
+    "Result",
+    "ResultError",
+    "ResultMismatch",
+    "Value",
+    "agreement_figures",
+    "cells",
+    "count",
+    "difference_table",
+    "one_shot_figures",
+    "read_result",
+    "result_markdown",
+    "result_table",
+    "score_figures",
+    "size_figures",
+    "timing_figures",
+    "with_small",
+]

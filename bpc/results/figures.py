@@ -1,0 +1,120 @@
+"""Figures of what bpc measures: sizes, scores, times, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from bpc.bench.result import Comparison
+from bpc.results.result import Figure, Unit, Value
+from bpc.tasks.score import Score
+
+if TYPE_CHECKING:
+    from bpc.oneshot.report import OneShotReport
+    from passes.verify.compare import Agreement
+
+
+def size_figures(original: torch.nn.Module | None, small: torch.nn.Module | None) -> list[Figure]:
+    """Parameters, and bytes of them."""
+    models = [None if m is None else [(p.numel(), p.element_size()) for p in m.parameters()] for m in (original, small)]
+    counts = [None if m is None else sum(n for n, _ in m) for m in models]
+    held = [None if m is None else sum(n * size for n, size in m) for m in models]
+    return [count("parameters", counts[0], counts[1]), count("bytes of parameters", held[0], held[1], "bytes")]
+
+
+def with_small(figures: Sequence[Figure], small: torch.nn.Module) -> list[Figure]:
+    """Sizes that were taken of the original before it was pruned, with the small model's."""
+    after = size_figures(None, small)
+    return [before.model_copy(update={"small": other.small}) for before, other in zip(figures, after, strict=True)]
+
+
+def agreement_figures(agreement: Agreement | None) -> list[Figure]:
+    """How far the masked and the small model were apart, where both were run."""
+    if agreement is None:
+        return []
+    apart = Value(value=agreement.max_abs_diff)
+    return [Figure(name="largest difference from the masked model", unit="1", small=apart, better="lower")]
+
+
+def one_shot_figures(report: OneShotReport) -> list[Figure]:
+    """What pruning without training counted on, and how far outputs moved."""
+    moved = Figure(
+        name="divergence of the outputs",
+        unit="1",
+        small=Value(value=report.divergence),
+        better="lower",
+        sample=f"{report.examples:,} calibration examples",
+    )
+    cost = Figure(
+        name=f"expected cost ({report.unit})",
+        unit="1",
+        original=Value(value=report.original_cost),
+        small=Value(value=report.expected_cost),
+        better="lower",
+    )
+    return [moved, cost]
+
+
+def count(name: str, original: float | None, small: float | None, unit: Unit = "count") -> Figure:
+    """How many, or how large; fewer is better."""
+    before, after = (None if number is None else Value(value=number) for number in (original, small))
+    return Figure(name=name, unit=unit, original=before, small=after, better="lower")
+
+
+def score_figures(
+    original: Sequence[Score], small: Sequence[Score], trivial: Sequence[Score] = (), sample: str | None = None
+) -> list[Figure]:
+    """A task's metrics; ``trivial``: of an answer that ignores the input, which stands where the small model's does."""
+    figures = []
+    for i, score in enumerate(small or original):
+        before, after = (_value(scores[i]) if i < len(scores) else None for scores in (original, small))
+        figures.append(_metric(score, score.name, sample, before, after))
+    for score in trivial[:1]:
+        figures.append(_metric(score, f"{score.name}, same answer to all", sample, None, _value(score)))
+    return figures
+
+
+def _value(score: Score) -> Value:
+    return Value(value=score.value, standard_error=score.standard_error)
+
+
+def _metric(score: Score, name: str, sample: str | None, original: Value | None, small: Value | None) -> Figure:
+    return Figure(
+        name=name,
+        unit="share" if score.share else "1",
+        original=original,
+        small=small,
+        better="higher" if score.higher_is_better else "lower",
+        sample=sample,
+    )
+
+
+def timing_figures(comparison: Comparison) -> list[Figure]:
+    """Time, arithmetic and how much of the one followed the other."""
+    c = comparison
+    workload: dict[str, str | int | float] = {
+        "runtime": c.runtime,
+        "dtype": c.dtype,
+        "batch": c.batch,
+        "length": c.length,
+        "threads": c.machine.threads,
+        "clock": c.clock,
+    }
+    where = c.machine.gpu or c.machine.cpu
+    shape = {name: workload[name] for name in ("batch", "length")}
+    before, after = (Value(value=side.median, raw=list(side.seconds)) for side in (c.dense, c.small))
+    work = [Value(value=float(flops)) for flops in (c.dense_flops, c.small_flops)]
+    return [
+        Figure(name="time", unit="s", original=before, small=after, better="lower", sample=where, workload=workload),
+        Figure(name="arithmetic", unit="FLOP", original=work[0], small=work[1], better="lower", workload=shape),
+        Figure(
+            name="speed-up over arithmetic",
+            unit="ratio",
+            small=Value(value=c.efficiency),
+            better="higher",
+            sample=where,
+            workload=workload,
+        ),
+    ]
