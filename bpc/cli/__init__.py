@@ -14,6 +14,7 @@ from bpc.cli.compare import compare
 from bpc.cli.evaluate import evaluate
 from bpc.cli.export import export
 from bpc.cli.inspect import inspect
+from bpc.cli.model_option import ModelFirst
 from bpc.cli.oneshot import oneshot
 from bpc.cli.prune import prune
 from bpc.cli.shrink import shrink
@@ -43,7 +44,7 @@ for name, command in {
     "bench": bench,
     "compare": compare,
 }.items():
-    app.command(name, context_settings=_HELP)(command)
+    app.command(name, cls=ModelFirst, context_settings=_HELP)(command)
 
 
 def _version(asked: bool) -> None:

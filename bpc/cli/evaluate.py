@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.model_option import model_option
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
@@ -15,7 +16,7 @@ from bpc.terminal.options import is_screen, write_json
 
 @reports_errors
 def evaluate(
-    model: Annotated[Path, typer.Option(help="Model directory, original or small, or an ONNX file.")],
+    model: Annotated[Path, model_option("Model directory, original or small, or an ONNX file")],
     data: Annotated[str, typer.Option(help="Labelled data: a file, a folder of images, or one on the hub.")],
     task: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bpc.cli.model_option import model_option
 from bpc.cli.trust import TRUSTED, TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
@@ -28,7 +29,7 @@ Storage = Literal["float32", "float16"]
 @reports_errors
 def export(
     context: typer.Context,
-    model: Annotated[Path, typer.Option(help="Model directory: what `bpc shrink` or `bpc prune` wrote, or any other.")],
+    model: Annotated[Path, model_option("Model directory: what `bpc shrink` or `bpc prune` wrote, or any other")],
     out: Annotated[
         Path,
         typer.Option(help="The .onnx file to write, or a directory for it."),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.model_option import model_option
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import print_whole, quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
@@ -16,7 +17,7 @@ from bpc.terminal.options import is_screen, write_json
 
 @reports_errors
 def inspect(
-    model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors).")],
+    model: Annotated[Path, model_option("Model directory (config.json, model.safetensors)")],
     spec: Annotated[str, typer.Option(help="Preset name, or a TOML, YAML or JSON file.")] = "hybrid",
     every_weight: Annotated[bool, typer.Option("--every-weight", help="One row per weight.")] = False,
     masks: Annotated[

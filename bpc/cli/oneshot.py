@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.model_option import model_option
 from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
 from bpc.cli.trust import TrustCode
 from bpc.terminal.errors import reports_errors
@@ -24,7 +25,7 @@ class Narrowing(StrEnum):
 @reports_errors
 def oneshot(
     context: typer.Context,
-    model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors, tokenizer).")],
+    model: Annotated[Path, model_option("Model directory (config.json, model.safetensors, tokenizer)")],
     data: Annotated[
         Path, typer.Option(help="Unlabelled examples: .txt (a text a line), .csv, .tsv, .jsonl, or a folder of images.")
     ],

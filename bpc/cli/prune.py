@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bpc.cli.model_option import model_option
 from bpc.cli.recipes import Recipe
 from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
 from bpc.cli.trust import TrustCode
@@ -17,7 +18,7 @@ from bpc.terminal.errors import reports_errors
 @reports_errors
 def prune(
     context: typer.Context,
-    model: Annotated[Path, typer.Option(help="Model directory to start from, with its tokenizer or image processor.")],
+    model: Annotated[Path, model_option("Model directory to start from, with its tokenizer or image processor")],
     data: Annotated[
         str,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bpc.cli.model_option import model_option
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @reports_errors
 def shrink(
     context: typer.Context,
-    model: Annotated[Path, typer.Option(help="Model directory (config.json, model.safetensors).")],
+    model: Annotated[Path, model_option("Model directory (config.json, model.safetensors)")],
     out: Annotated[Path, typer.Option(help="Where the small model goes; made if missing.")],
     masks: Annotated[
         Path | None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bpc.cli.model_option import model_option
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
@@ -15,7 +16,7 @@ from bpc.terminal.errors import CommandError, reports_errors
 @reports_errors
 def trim_vocab(
     context: typer.Context,
-    model: Annotated[Path, typer.Option(help="Model directory with its tokenizer, of any kind that bpc reads.")],
+    model: Annotated[Path, model_option("Model directory with its tokenizer, of any kind that bpc reads")],
     texts: Annotated[Path, typer.Option(help="What the model will read: .txt (a text a line), .csv, .tsv or .jsonl.")],
     out: Annotated[Path, typer.Option(help="Where the smaller model goes; made if missing.")],
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
