@@ -243,7 +243,8 @@ class Pruning:
     def _train(self, phase: str, learning_rate: float, **what: Any) -> Trainer:
         checkpoints = self.out / CHECKPOINTS[phase]
         teacher = None if phase == FINE_TUNING else self.taught
-        if self.choices.minutes is not None and self.table is not None and not self.choices.resume:
+        timed = self.choices.minutes is not None and not self.choices.resume and phase != FINE_TUNING  # that was timed
+        if timed and self.table is not None:
             trained = what["program"].module if "program" in what else what["model"]
             self._replan(self.table.started(phase, step_seconds(self.run, trained, teacher)))
             remember(self.out, self.table)

@@ -17,12 +17,15 @@ from bpc.writing import write_text
 
 FILE = "timetable.json"
 FINE_TUNING, PRUNING, FILLING = "fine-tuning", "pruning", "filling"
-STEPS = 4  # the first warms up
+STEPS = 6  # the first warms up
+SAMPLE = 16  # batches of which these are taken
 # Parts of a training step of the whole model, until the phase itself is timed; the small model's step is cheaper.
 MASKED, TAUGHT, FORWARD, OPTIMIZER = 1.3, 0.35, 0.3, 1.1
 FEWEST = 20  # steps of a phase
-FIXED = 45.0  # seconds of loading, tracing, compiling, saving and timing a model of some 20 million parameters …
-PER_PARAMETER = 1.5e-7  # … and more for a larger one
+# Seconds of all that comes after a phase begins and is no training (tracing, compiling, saving, timing), for a model of
+# 20 million parameters on two slow cores, with some for every parameter more.
+OTHER = {FINE_TUNING: 70.0, PRUNING: 55.0, FILLING: 45.0}
+OF_PARAMETERS = 20e6
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,21 @@ class Phase:
 
 @dataclass(frozen=True)
 class Timetable:
-    """All phases by name, in their order; ``steps`` of an epoch; ``other_seconds``: what is not training."""
+    """All phases by name, in their order; ``steps`` of an epoch; ``other``: what is no training after each begins."""
 
     phases: dict[str, Phase]
     steps: int
-    other_seconds: float
+    other: dict[str, float]
 
     @property
     def seconds(self) -> float:
         """All that is left, roughly."""
         return self.other_seconds + sum(self.steps * p.epochs * p.step_seconds for p in self._left)
+
+    @property
+    def other_seconds(self) -> float:
+        """What is left that is no training."""
+        return next((self.other[name] for name, phase in self.phases.items() if not phase.done), 0.0)
 
     @property
     def _left(self) -> list[Phase]:
@@ -88,18 +96,17 @@ def plan(run: Run, model: nn.Module, epochs: dict[str, float], taught: bool) -> 
     weights = {FINE_TUNING: 1.0, PRUNING: MASKED + teacher, FILLING: 1.0 + teacher}
     phases = {name: Phase(count, count, weights[name] * step) for name, count in epochs.items() if count}
     held_out = 0 if run.held_out is None else len(run.held_out)
-    passes = 2 * -(-held_out // run.batch_size) * step * FORWARD  # of the original and the small model
-    other = FIXED + PER_PARAMETER * sum(p.numel() for p in model.parameters()) + passes
+    evaluation = -(-held_out // run.batch_size) * step * FORWARD  # of the small model, and of the original at first
+    size = max(1.0, sum(p.numel() for p in model.parameters()) / OF_PARAMETERS)
+    first = next(iter(phases), PRUNING)
+    other = {name: size * OTHER[name] + (2 if name == first else 1) * evaluation for name in OTHER}
     return Timetable(phases, -(-len(run.data) // run.batch_size), other)
 
 
 def step_seconds(run: Run, model: nn.Module, teacher: nn.Module | None = None) -> float:
     """Time a few training steps, which leave the model and the random numbers as they were."""
     collate = run.collator(model)
-    generator = torch.Generator().manual_seed(run.seed)
-    size = min(run.batch_size, len(run.data))
-    chosen = torch.randint(len(run.data), (STEPS, size), generator=generator).tolist()
-    batches = [collate([run.data[i] for i in rows]) for rows in chosen]
+    batches = [collate([run.data[i] for i in rows]) for rows in _typical(run)]
     device = next(model.parameters()).device
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     training, seconds = model.training, []
@@ -120,7 +127,18 @@ def step_seconds(run: Run, model: nn.Module, teacher: nn.Module | None = None) -
     model.train(training)
     for name, value in model.named_buffers():
         value.copy_(buffers[name])
-    return OPTIMIZER * statistics.median(seconds[1:])
+    return OPTIMIZER * statistics.fmean(seconds[1:])
+
+
+def _typical(run: Run) -> list[list[int]]:
+    """Rows of some batches as training makes them: of one length each, short and long; the first is to warm up."""
+    generator = torch.Generator().manual_seed(run.seed)
+    rows = torch.randperm(len(run.data), generator=generator)[: SAMPLE * run.batch_size].tolist()
+    if run.task.tokenizer is not None:
+        rows.sort(key=lambda i: len(run.data[i]["input_ids"]))
+    size = min(run.batch_size, len(rows))
+    starts = [round(k / STEPS * (len(rows) - size)) for k in range(1, STEPS)]
+    return [rows[start : start + size] for start in (starts[0], *starts)]
 
 
 def remembered(out: Path) -> Timetable | None:

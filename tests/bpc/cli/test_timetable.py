@@ -15,7 +15,9 @@ from bpc.tasks.data import read_rows
 
 
 def table(**asked: float) -> Timetable:
-    return Timetable({name: Phase(count, count, 0.1) for name, count in asked.items()}, 1000, 60.0)
+    return Timetable(
+        {name: Phase(count, count, 0.1) for name, count in asked.items()}, 1000, dict.fromkeys(asked, 60.0)
+    )
 
 
 def test_all_phases_are_cut_alike_until_they_fit() -> None:
