@@ -21,7 +21,7 @@ _Choice: TypeAlias = tuple[str, tuple[tuple[str, str], ...], bool]
 _PANELS: tuple[_Choice, ...] = (
     ("loss", (("loss", "training"), ("eval_loss", "evaluation")), False),
     ("density of the masked weights", (("density", "density"),), True),
-    ("cost, as a share of the original's", (("cost", "cost"), ("cost_asked", "asked")), True),
+    ("cost, share of original", (("cost", "cost"), ("cost_asked", "asked")), True),
     ("threshold τ", (("threshold", "τ"),), True),
     ("regularisation factor λ", (("lambda", "λ"),), True),
     ("heads left", (("heads", "heads"),), True),

@@ -61,6 +61,8 @@ def shown(figure: Figure, value: Value | None) -> str:
         return f"{v:,.0f}"
     if figure.unit == "s":
         return f"{1e3 * v:.1f} ms" if v < 10 else f"{v:.1f} s"
+    if figure.unit == "ratio":
+        return f"{v:.2f}"
     if figure.unit in ("bytes", "FLOP"):
         size, prefix = next(((s, p) for s, p in _PREFIXES if abs(v) >= s), (1.0, ""))
         return f"{v / size:.1f} {prefix}{'B' if figure.unit == 'bytes' else 'FLOP'}"
