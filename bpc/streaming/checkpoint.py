@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from torch import nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from bpc.errors import MendableError
 from bpc.hub.sizes import tensors_of
@@ -33,19 +36,17 @@ class Checkpoint(Mapping[str, torch.Tensor]):
         made = _buffers(shell)
         saved = shell.state_dict().keys()
         self._made = {name: made[name] for name in self._shell if name not in saved and name in made}
-        names = _by_tensor(self._shell)
+        names, renamed = _by_tensor(self._shell), _renamed(shell, self._file)
         for group in names.values():
-            found = next(
-                (spelled for name in group for spelled in _spellings(shell, name) if spelled in self._file), None
-            )
+            spellings = (renamed.get(spelled, spelled) for name in group for spelled in _spellings(shell, name))
+            found = next((spelled for spelled in spellings if spelled in self._file), None)
             if found is not None:
                 self._stored |= dict.fromkeys(group, found)
         lacking = sorted(self._shell.keys() - self._stored.keys() - self._made.keys())
         if lacking:
             raise StreamError(
                 f"{self._file.path} has no tensor {lacking[0]!r} ({len(lacking)} such weights): the checkpoint lacks "
-                "them, or transformers makes them from others as it loads. Load and save_pretrained() the model once, "
-                "or leave out --stream"
+                "them, or transformers makes them from several others as it loads. Leave out --stream"
             )
         shapes = self._file.shapes()
         for name, stored in self._stored.items():
@@ -83,6 +84,13 @@ def _spellings(shell: nn.Module, name: str) -> Iterator[str]:
     if prefix := getattr(shell, "base_model_prefix", ""):
         yield name.removeprefix(f"{prefix}.")
         yield f"{prefix}.{name}"
+
+
+def _renamed(shell: Any, stored: Iterable[str]) -> dict[str, str]:
+    """{name in the model: name in its checkpoint} where transformers only renames: some models changed names, and keep
+    the old ones on disk."""
+    renamings = [change for change in get_model_conversion_mapping(shell) if isinstance(change, WeightRenaming)]
+    return {apply_renamings(name, renamings): name for name in stored} if renamings else {}
 
 
 def _buffers(shell: nn.Module) -> dict[str, torch.Tensor]:
