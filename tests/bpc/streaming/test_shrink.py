@@ -147,5 +147,5 @@ def test_a_stopped_run_goes_on_from_its_last_whole_file(tmp_path: Path) -> None:
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     made("llama", tmp_path, "50GB")
     shell = hf.LlamaForSequenceClassification.from_pretrained(tmp_path / "model", device_map="meta")
-    with pytest.raises(StreamError, match=r"has no tensor 'score.weight' \(1 such weights\).*leave out --stream"):
+    with pytest.raises(StreamError, match=r"has no tensor 'score.weight' \(1 such weights\).*Leave out --stream"):
         stream_shrink(shell, tmp_path / "model", None, tmp_path / "small", {"input_ids": torch.ones(2, 5).long()})
