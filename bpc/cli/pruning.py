@@ -244,7 +244,7 @@ class Pruning:
         checkpoints = self.out / CHECKPOINTS[phase]
         teacher = None if phase == FINE_TUNING else self.taught
         timed = self.choices.minutes is not None and not self.choices.resume and phase != FINE_TUNING  # that was timed
-        if timed and self.table is not None:
+        if timed and self.table is not None and phase in self.table.phases:  # a phase of no epochs is not there
             trained = what["program"].module if "program" in what else what["model"]
             self._replan(self.table.started(phase, step_seconds(self.run, trained, teacher)))
             remember(self.out, self.table)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bpc.cli.training import Run
+from bpc.train.taught import PREFIX
 from bpc.writing import write_text
 
 FILE = "timetable.json"
@@ -114,7 +115,7 @@ def step_seconds(run: Run, model: nn.Module, teacher: nn.Module | None = None) -
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of masks that nothing moves, which these steps do not want
         for batch in batches:
-            inputs = {name: value.to(device) for name, value in batch.items()}
+            inputs = {name: value.to(device) for name, value in batch.items() if not name.startswith(PREFIX)}
             started = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
                 loss: Tensor = model(**inputs).loss
