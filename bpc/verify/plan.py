@@ -96,22 +96,29 @@ class Plan:
 
 
 def _cut(data: Mapping[str, Any]) -> Cut:
-    name, shape, dim = data["parameter"], tuple(int(size) for size in data["shape"]), int(data["cleared_dim"])
-    keep = {int(d): _indices(name, kept, shape[int(d)]) for d, kept in data["keep"].items()}
+    name, shape, dim = data["parameter"], tuple(_whole(size) for size in data["shape"]), _whole(data["cleared_dim"])
+    keep = {int(d): _indices(name, kept, shape[int(d)]) for d, kept in data["keep"].items()}  # keys of JSON are text
     return Cut(shape, keep, _indices(name, data["cleared"], shape[dim]), dim)
 
 
 def _fold(data: Mapping[str, Any]) -> Fold:
-    columns = _indices(data["weight"], data["columns"], None)
+    columns, in_dim = _indices(data["weight"], data["columns"], None), _whole(data["in_dim"])
     constants = torch.tensor(data["constants"], dtype=torch.float64)
-    if constants.shape != columns.shape or data["in_dim"] not in (0, 1):
+    if constants.shape != columns.shape or in_dim not in (0, 1):
         raise ValueError(f"the fold of {data['weight']} has {len(columns)} columns and {len(constants)} constants")
-    return Fold(data["weight"], data["bias"], data["in_dim"], columns, constants)
+    return Fold(data["weight"], data["bias"], in_dim, columns, constants)
+
+
+def _whole(number: object) -> int:
+    """``number``. Raises TypeError for true and 1.5, which would pass for 1."""
+    if type(number) is not int:
+        raise TypeError(f"{number!r} is not a whole number")
+    return number
 
 
 def _indices(name: str, given: Sequence[int], size: int | None) -> Tensor:
     """As a tensor. Raises ValueError where they do not ascend, or leave [0, size)."""
-    index = torch.tensor(given, dtype=torch.long)
+    index = torch.tensor([_whole(number) for number in given], dtype=torch.long)
     ascending = bool((index.diff() > 0).all()) and (not len(index) or int(index[0]) >= 0)
     if not ascending or (size is not None and len(index) and int(index[-1]) >= size):
         raise ValueError(f"indices of {name} do not ascend within its size")

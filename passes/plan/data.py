@@ -140,7 +140,7 @@ def _check_bounds(plan: PlanData) -> None:
         seen.add(cut.parameter)
         kept: list[tuple[str, int, tuple[int, ...]]] = [(f"keep.{d}", d, indices) for d, indices in cut.keep.items()]
         for key, dim, indices in [*kept, ("cleared", cut.cleared_dim, cut.cleared)]:
-            if key != "cleared" or indices:
+            if key != "cleared" or indices or dim:  # a number has no dim 0, and nothing cleared
                 if not 0 <= dim < len(cut.shape):
                     raise ValueError(f"{where}.{key}: shape {cut.shape} has no dim {dim}")
                 _check_indices(f"{where}.{key}", indices, cut.shape[dim])

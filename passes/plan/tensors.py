@@ -69,6 +69,8 @@ class SmallTensors(Mapping[str, torch.Tensor]):
             raise KeyError(name)
         cut, cleared = self._cuts.get(name), [(fold.in_dim, fold.columns) for fold in self._out_of.get(name, ())]
         tensor = self._bias(name) if name in self._into else self._weights[name].detach()
+        for fold in self._out_of.get(name, ()):
+            _check_columns(fold, tensor)
         if cut is not None and tuple(tensor.shape) != cut.shape:
             raise ModuleViewError(f"{name} has shape {tuple(tensor.shape)}; the plan was made for {cut.shape}")
         keep = {} if cut is None else cut.keep
@@ -106,16 +108,18 @@ class SmallTensors(Mapping[str, torch.Tensor]):
     def _shift(self, fold: Fold) -> tuple[torch.Tensor, torch.dtype]:
         """What the constants of one fold add up to, in float64, and the weight's dtype."""
         weight, mask = self._weights[fold.weight].detach(), self._mask(fold.weight)
-        if weight.dim() != 2 or any(column >= weight.shape[fold.in_dim] for column in fold.columns):
-            raise ModuleViewError(
-                f"{fold.weight} has shape {tuple(weight.shape)}, which lacks columns that the plan folds"
-            )
+        _check_columns(fold, weight)
         taken = _take(weight, fold.in_dim, fold.columns)
         if mask is not None:
             taken = masked(taken, _take(mask, fold.in_dim, fold.columns))
         numbers = torch.tensor(fold.constants, dtype=torch.float64, device=weight.device)
         wide = taken.double()
         return (wide @ numbers if fold.in_dim == 1 else numbers @ wide), weight.dtype
+
+
+def _check_columns(fold: Fold, weight: torch.Tensor) -> None:
+    if weight.dim() != 2 or any(column >= weight.shape[fold.in_dim] for column in fold.columns):
+        raise ModuleViewError(f"{fold.weight} has shape {tuple(weight.shape)}, which lacks columns that the plan folds")
 
 
 def _take(tensor: torch.Tensor, dim: int, indices: tuple[int, ...]) -> torch.Tensor:

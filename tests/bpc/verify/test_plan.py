@@ -84,3 +84,11 @@ def test_a_plan_that_makes_no_sense_is_a_difference(entry: str, change: Any) -> 
     change(plan[entry][0])
     with pytest.raises(Difference, match="the plan cannot be read"):
         Plan.read(plan)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("in_dim", True), ("in_dim", 1.0), ("columns", [True]), ("columns", [1.0]), ("in_dim", 2)]
+)
+def test_what_only_passes_for_a_whole_number_is_refused(field: str, value: object) -> None:
+    with pytest.raises(Difference, match="the plan cannot be read"):
+        Plan.read({**DATA, "folds": [{**DATA["folds"][0], field: value}]})

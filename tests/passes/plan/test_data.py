@@ -64,6 +64,7 @@ def test_other_text_is_refused(text: str) -> None:
         (("cuts", 0, "keep", "2"), [0], r"cuts\[0\]\.keep\.2: shape \(3, 2\) has no dim 2"),
         (("cuts", 0, "cleared"), [3], r"cuts\[0\]\.cleared: indices do not ascend"),
         (("cuts", 0, "cleared_dim"), -1, r"cuts\[0\]\.cleared: shape \(3, 2\) has no dim -1"),
+        (("cuts", 1, "cleared_dim"), 1, r"cuts\[1\]\.cleared: shape \(3,\) has no dim 1"),  # where nothing is cleared
         (("cuts", 0, "shape", 0), 10**13, r"cuts\[0\]\.shape\[0\]: .*\(got 10000000000000\)"),
         (("cuts", 0, "shape", 0), 3.0, r"cuts\[0\]\.shape\[0\]: Input should be a valid integer"),
         (("cuts", 0, "shape", 0), True, r"cuts\[0\]\.shape\[0\]: Input should be a valid integer"),

@@ -100,3 +100,7 @@ def test_what_does_not_fit_is_named() -> None:
     weights.tensors["up.weight"] = torch.ones(5, 4)
     with pytest.raises(ModuleViewError, match=r"up.weight has shape \(5, 4\); the plan was made for \(6, 4\)"):
         SmallTensors(PLAN, weights, {})["up.weight"]
+    weights = Counted()
+    weights.tensors["down.weight"] = torch.ones(2)
+    with pytest.raises(ModuleViewError, match=r"down.weight has shape \(2,\), which lacks columns that the plan folds"):
+        SmallTensors(PLAN, weights, {}, biases=())["down.weight"]
