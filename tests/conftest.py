@@ -18,6 +18,7 @@ import torch._dynamo.config
 from hypothesis import HealthCheck, settings
 
 import bpc.timing.remember
+from tests.exports import remembered_exports
 
 os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="bpc-tests-"))  # read when datasets is imported
 
@@ -62,6 +63,12 @@ def times_are_remembered_for_a_session(tmp_path_factory: pytest.TempPathFactory)
     with pytest.MonkeyPatch.context() as patch:
         directory = tmp_path_factory.mktemp("latency")
         patch.setattr(bpc.timing.remember, "cache_directory", lambda: directory)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def exports_are_remembered() -> Iterator[None]:
+    with remembered_exports():
         yield
 
 
