@@ -13,8 +13,12 @@ from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
+    from bpc.results import Figure, Result
+    from bpc.streaming.shrink import Streamed
     from passes.masks import MaskSource
 
 
@@ -52,11 +56,10 @@ def shrink(
     after a kill the same command goes on from the last file that was whole.
     """
     import passes
-    from bpc.cli.fingerprint import digest_of_file, digest_of_weights
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, mask_source, save_tokenizer
     from bpc.dense import DenseModel
     from bpc.inputs import example_inputs
-    from bpc.results import Result, agreement_figures, size_figures, with_small
+    from bpc.results import agreement_figures, layer_figures, size_figures, with_small
     from bpc.scores.files import multiply_masks
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
@@ -70,7 +73,9 @@ def shrink(
     if stream:
         if tolerance is not None:
             raise CommandError("--tolerance is for whole runs; --stream compares layers by what rounding costs them")
-        _stream(model, source, out, multiple, max_shard_size, verify, standalone, console)
+        streamed = _stream(model, source, out, multiple, max_shard_size, verify, standalone, console)
+        figures = [*size_figures(*streamed.modules), *layer_figures(streamed.layers)]
+        _note(figures, model, masks, threshold, multiple).write(out / "result.json")
         return
     with console.status("loading"):
         network, tokenizer = load_model(model, masks_follow=source is not None), load_tokenizer(model)
@@ -86,14 +91,21 @@ def shrink(
         dense = DenseModel.from_shrink(result, network)
         dense.save_pretrained(out, standalone=standalone)
         figures = [*with_small(whole, dense.module), *agreement_figures(result.report.agreement)]
-        inputs = {"weights": digest_of_weights(model)} | ({"masks": digest_of_file(masks)} if masks else {})
-        settings = {"threshold": threshold, "multiple": multiple}
-        Result(command="shrink", figures=figures, settings=settings, inputs=inputs).write(out / "result.json")
+        _note(figures, model, masks, threshold, multiple).write(out / "result.json")
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)
     console.print(str(result.report))
     console.print(f"{dense.describe_module()}\nwritten to {out}")
+
+
+def _note(figures: Sequence[Figure], model: Path, masks: Path | None, threshold: float | None, multiple: int) -> Result:
+    from bpc.cli.fingerprint import digest_of_file, digest_of_weights
+    from bpc.results import Result
+
+    inputs = {"weights": digest_of_weights(model)} | ({"masks": digest_of_file(masks)} if masks else {})
+    settings = {"threshold": threshold, "multiple": multiple}
+    return Result(command="shrink", figures=list(figures), settings=settings, inputs=inputs)
 
 
 def _stream(
@@ -105,7 +117,7 @@ def _stream(
     verify: bool,
     standalone: bool,
     console: Console,
-) -> None:
+) -> Streamed:
     from bpc.cli.models import keep_processors, load_shell, load_tokenizer, save_tokenizer
     from bpc.inputs import example_inputs
     from bpc.streaming import stream_shrink
@@ -128,3 +140,4 @@ def _stream(
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)
     console.print(f"{done}\nwritten to {out}")
+    return done

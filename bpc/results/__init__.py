@@ -4,6 +4,7 @@ from bpc.results.difference import ResultMismatch, difference_table
 from bpc.results.figures import (
     agreement_figures,
     count,
+    layer_figures,
     one_shot_figures,
     score_figures,
     size_figures,
@@ -24,6 +25,7 @@ __all__ = [
     "cells",
     "count",
     "difference_table",
+    "layer_figures",
     "one_shot_figures",
     "read_result",
     "result_markdown",

@@ -13,6 +13,7 @@ from bpc.tasks.score import Score
 
 if TYPE_CHECKING:
     from bpc.oneshot.report import OneShotReport
+    from bpc.streaming.layers import Layers
     from passes.verify.compare import Agreement
 
 
@@ -36,6 +37,21 @@ def agreement_figures(agreement: Agreement | None) -> list[Figure]:
         return []
     apart = Value(value=agreement.max_abs_diff)
     return [Figure(name="largest difference from the masked model", unit="1", small=apart, better="lower")]
+
+
+def layer_figures(layers: Layers | None) -> list[Figure]:
+    """How far sampled layers were apart, where they were compared instead of whole models."""
+    if layers is None or not layers.compared:
+        return []
+    return [
+        Figure(
+            name="largest difference of a layer, in units of what rounding costs it",
+            unit="1",
+            small=Value(value=layers.worst),
+            better="lower",
+            sample=f"{len(layers.compared)} layers on random inputs",
+        )
+    ]
 
 
 def one_shot_figures(report: OneShotReport) -> list[Figure]:

@@ -42,18 +42,20 @@ STAGING = ".bpc-stream"
 
 @dataclass(frozen=True)
 class Streamed:
-    """What a run did. ``before``, ``after``: parameters; ``resumed``: files taken over from a run that was killed."""
+    """What a run did. ``modules``: the model and the small one, on the meta device; ``resumed``: files taken over from
+    a run that was killed.
+    """
 
     plan: Plan
     view: ModuleView
-    before: int
-    after: int
+    modules: tuple[nn.Module, nn.Module]
     files: int
     resumed: int
     layers: Layers | None
 
     def __str__(self) -> str:
-        lines = [f"parameters {self.before:,} -> {self.after:,} in {self.files} files"]
+        before, after = (sum(p.numel() for p in module.parameters()) for module in self.modules)
+        lines = [f"parameters {before:,} -> {after:,} in {self.files} files"]
         if self.resumed:
             lines.append(f"{self.resumed} of them are those of an earlier run that was stopped")
         if self.view.refusal:
@@ -130,8 +132,7 @@ def stream_shrink(
         without_bpc=standalone,
     )
     staging.remove()
-    before, after = (sum(p.numel() for p in module.parameters()) for module in (shell, view.module))
-    return Streamed(plan, view, before, after, len(files), resumed, layers)
+    return Streamed(plan, view, (shell, view.module), len(files), resumed, layers)
 
 
 def _plan(

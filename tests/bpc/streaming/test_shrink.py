@@ -14,6 +14,7 @@ from torch import nn
 import passes
 from bpc.dense import DenseModel, load
 from bpc.inputs import example_inputs
+from bpc.results import read_result
 from bpc.scores.files import multiply_masks, save_masks
 from bpc.streaming import StreamError, stream_shrink
 from bpc.streaming.shrink import STAGING
@@ -94,6 +95,13 @@ def test_files_hold_what_shrinking_in_memory_gives(tmp_path: Path) -> None:
     assert config == same
     loaded = hf.LlamaForCausalLM.from_pretrained(tmp_path / "small")
     assert loaded.model.layers[0].self_attn.v_proj.out_features == 8
+    figures = {figure.name: figure for figure in read_result(tmp_path / "small" / "result.json").figures}
+    parameters = figures["parameters"]
+    assert parameters.original is not None
+    assert parameters.small is not None
+    assert parameters.original.value == sum(p.numel() for p in model.parameters())
+    assert parameters.small.value == sum(p.numel() for p in loaded.parameters())
+    assert figures["largest difference of a layer, in units of what rounding costs it"].sample is not None
 
 
 def test_numbers_of_the_forward_are_chosen_by_what_layers_compute(tmp_path: Path) -> None:
