@@ -115,7 +115,7 @@ def logits(model: nn.Module, data: list[Example], tokenizer: PreTrainedTokenizer
     """Logits of every example in order: (examples, classes), float32."""
     model.eval()
     device = next(model.parameters()).device
-    result = torch.empty(len(data), len(LABELS))
+    result = torch.empty(len(data), int(model.config.num_labels))  # type: ignore[arg-type, union-attr]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16 and device.type == "cpu"):
         for rows in _by_length(data):
             batch = tokenizer.pad([{"input_ids": data[i]["input_ids"]} for i in rows], return_tensors="pt")

@@ -24,11 +24,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 import bpc
-from benchmarks.training import Phase, encode, train, with_teacher
+from benchmarks.training import Phase, encode, logits, train, with_teacher
 from bpc.cli.training import has_fast_bf16
 from bpc.oneshot import Target
 from bpc.oneshot.sublayers import find_sublayers
-from bpc.train.distill import teacher_logits
 from examples.tweets.data import Tweet
 from passes.structure.roles import find_roles
 from results import Results
@@ -44,7 +43,7 @@ class Runs:
     def __init__(self, task: Task, directory: Path, state: Path) -> None:
         self.task, self.directory, self.state = task, directory, state
         self.data = encode([Tweet(text, label) for label, text in task.train], task.tokenizer)
-        self.data = with_teacher(self.data, self._teacher())
+        self.data = with_teacher(self.data, logits(task.model, self.data, task.tokenizer))
         dims = {name: p.numel() for name, p in task.model.named_parameters()}
         graph = bpc.compile(self._dense(), "struct", self._example()).plain_graph()
         self.prunable = [w for s in find_sublayers(graph, find_roles(graph)) for w in s.parts]
@@ -105,13 +104,6 @@ class Runs:
     def _example(self) -> dict[str, torch.Tensor]:
         found = self.task.tokenizer(["a film", "a good film"], padding=True, return_tensors="pt")
         return {name: found[name] for name in ("input_ids", "attention_mask")}
-
-    def _teacher(self) -> torch.Tensor:
-        pad = self.task.tokenizer.pad
-        rows = [{"input_ids": row["input_ids"]} for row in self.data]
-        return teacher_logits(
-            self.task.model, (pad(rows[i : i + 64], return_tensors="pt") for i in range(0, len(rows), 64))
-        )
 
 
 def best_rate(rows: dict[float, Row]) -> float:

@@ -1,6 +1,6 @@
 """Fine-pruning: the Trainer, distillation, and helpers for a hand-written loop."""
 
-from bpc.train.distill import distillation_loss, teacher_logits
+from bpc.train.distill import distillation_loss
 from bpc.train.fill import fill_zeros
 from bpc.train.interrupt import ResumableInterrupt
 from bpc.train.progress import PruningProgress
@@ -20,6 +20,5 @@ __all__ = [
     "fill_zeros",
     "score_learning_rate",
     "score_parameters",
-    "teacher_logits",
     "weight_parameters",
 ]

@@ -10,11 +10,11 @@ loss = (1 − w)·task loss + w·D(teacher, student), where D follows from what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bpc.train.share import counted
@@ -150,20 +150,3 @@ def divergence(
 def _without(logits: Tensor, padding: Tensor) -> Tensor:
     """Logits over positions (rows, length), so low at padding that it is never chosen; others as they are."""
     return logits.masked_fill(padding, -1e4) if logits.shape == padding.shape else logits
-
-
-@torch.no_grad()
-def teacher_logits(
-    teacher: nn.Module, batches: Iterable[Mapping[str, Tensor]], device: torch.device | str | None = None
-) -> Tensor:
-    """The teacher's logits for every row of ``batches``, concatenated: (rows, classes), float32 on the CPU.
-
-    A teacher does not change: a data set that is read several times is cheaper with the column ``teacher_logits``,
-    which `Trainer` takes instead of asking the teacher.
-    """
-    teacher.eval()
-    rows = []
-    for batch in batches:
-        inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-        rows.append(teacher(**inputs).logits.float().cpu())
-    return torch.cat(rows)

@@ -46,8 +46,8 @@ class Trainer(DistillingTrainer):
             model after compiling, for instance).
         program_init: in place of a program, a function that makes one, without arguments or of the trial: for
             ``hyperparameter_search``, where every trial begins with a program of its own.
-        teacher: a model with the same outputs, or None (task loss only). A ``teacher_logits`` column in the data set
-            replaces it; see `bpc.train.teacher_logits`.
+        teacher: a model with the same outputs, or None (task loss only). A ``teacher_logits`` column in the data set,
+            and what `bpc.train.ask_once` returns as data set, replace it.
         score_learning_rate: None takes the spec's, or else one that fits the number of steps (and logs which). Scores
             that have a group of their own in an optimizer you bring keep that group's.
         distillation_weight, temperature: None takes the spec's. With weight 1 a model need not have a loss.

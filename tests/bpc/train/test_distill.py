@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 from torch.distributions import Bernoulli, kl_divergence
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
 )
 from transformers.models.clip.modeling_clip import CLIPOutput
 
 from bpc.train import distillation_loss
-from bpc.train.distill import divergence, logits_of, relative_error, teacher_logits
+from bpc.train.distill import divergence, logits_of, relative_error
 
 
 def test_teacher_with_other_classes_is_refused() -> None:
@@ -55,20 +53,6 @@ def test_all_logits_of_an_output_are_found() -> None:
     assert list(logits_of(output)) == ["start_logits", "end_logits"]
     with pytest.raises(ValueError, match="tuple holds no logits, embeddings or last_hidden_state to distil"):
         logits_of((torch.zeros(2, 3),))
-
-
-def test_a_teachers_logits_are_those_of_evaluation_without_labels() -> None:
-    class Teacher(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.dropout = nn.Linear(3, 2), nn.Dropout(0.9)
-
-        def forward(self, x: torch.Tensor) -> SequenceClassifierOutput:
-            return SequenceClassifierOutput(logits=self.dropout(self.layer(x)).double())
-
-    teacher, x = Teacher().train(), torch.randn(5, 3)
-    found = teacher_logits(teacher, [{"x": part, "labels": torch.zeros(len(part))} for part in x.split(2)])
-    torch.testing.assert_close(found, teacher.layer(x).detach(), rtol=0, atol=0)
 
 
 def test_numbers_are_distilled_by_their_squared_difference() -> None:

@@ -76,7 +76,10 @@ CASES = {
 def test_what_was_said_once_is_what_is_said_again(name: str, tmp_path: Path) -> None:
     make, kind, left = CASES[name]
     torch.manual_seed(0)
-    teacher, student = make().eval(), make()
+    teacher, student = make().train(), make()
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5  # a teacher speaks as in evaluation
     data, collator = rows(kind), collate(kind, left)
     taught = ask_once(teacher, data, collator, tmp_path / "t.safetensors", key="k", batch_size=4)
     assert isinstance(taught, Taught)
