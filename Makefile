@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test long demo lint types docs notebook clean
+.PHONY: install test long demo lint types docs figures notebook clean
 
 install: $(STAMP)
 
@@ -34,6 +34,12 @@ demo: install
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Every figure and table of docs/ that is made of results/.
+figures: install
+	$(BIN)/python benchmarks/overview.py
+	$(BIN)/python benchmarks/oneshot/tables.py
+	$(BIN)/python -m bpc.bench figure results/published.json --plot docs/figures/speedup.png
 
 # The tutorial is written once; the notebook is made of it.
 notebook: install

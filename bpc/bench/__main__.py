@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -13,7 +12,7 @@ from bpc.bench.cases import parse_shape, runs
 from bpc.bench.result import Comparison
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
-from bpc.writing import new_file, write_text
+from bpc.writing import new_file
 
 if TYPE_CHECKING:
     from bpc.bench.published import PublishedModel
@@ -52,12 +51,10 @@ def published(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all.")] = None,
     clock: Annotated[str, typer.Option(help="wall, or cpu (with --threads 1) on a busy machine.")] = "wall",
     to_json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write the figure (PNG) here.")] = None,
 ) -> None:
     """Rebuild BERT-base with the paper's published shapes, time all against the dense model in one run."""
     from bpc.bench.comparison import compare_all
-    from bpc.bench.plot import speedup_figure
-    from bpc.bench.published import bert_base, published_model, published_models, published_points
+    from bpc.bench.published import bert_base, published_model, published_models
     from bpc.bench.result import comparison_table
 
     console = quiet_console()
@@ -101,15 +98,36 @@ def published(
                 )
                 console.print(comparison_table(rows))
                 found += rows
+    _write(found, to_json, {"repeats": repeats, "device": device})
+
+
+@app.command()
+@reports_errors
+def figure(
+    result: Annotated[Path, typer.Argument(help="What `published --json` wrote.")],
+    plot: Annotated[Path, typer.Option(help="Write the figure (PNG) here.")],
+) -> None:
+    """Draw the speed-up of published models against their arithmetic, with the paper's points."""
+    from bpc.bench.plot import speedup_figure
+    from bpc.bench.published import published_points
+    from bpc.results import comparisons_of, read_result
+
+    # The published models in every form; what they are compared with has no place on the limit's axis.
+    found = [c for c in comparisons_of(read_result(result)) if "multiple" not in c.small.name]
+    named = [(c, c.small.name.split(", ")[0]) for c in found]
+    shown = [(c, number) for c, number in named if number.isdecimal()]
+    if not shown:
+        raise CommandError(f"{result} has no published model in it")
+    drawn = speedup_figure([c for c, _ in shown], published_points(), annotate={number for _, number in shown})
+    with new_file(plot) as staged:
+        drawn.savefig(staged, dpi=130)
+
+
+def _write(found: list[Comparison], to_json: Path | None, settings: dict[str, Any]) -> None:
+    from bpc.results import bench_result
+
     if to_json is not None:
-        write_text(to_json, json.dumps([c.to_dict() for c in found], indent=1))
-    if plot is not None:
-        # The published models in every form; what they are compared with has no place on the limit's axis.
-        shown = [c for c in found if c.small.name.split(", ")[0] in {f"{n}" for n in number}]
-        shown = [c for c in shown if "multiple" not in c.small.name]
-        figure = speedup_figure(shown, published_points(), annotate=[f"{n}" for n in number])
-        with new_file(plot) as staged:
-            figure.savefig(staged, dpi=130)
+        bench_result(found, settings, {}).write(to_json)
 
 
 class _Contestant(NamedTuple):
@@ -216,8 +234,7 @@ def baseline(
             )
         ]
     console.print(comparison_table(found))
-    if to_json is not None:
-        write_text(to_json, json.dumps([c.to_dict() for c in found], indent=1))
+    _write(found, to_json, {"repeats": repeats, "device": "cpu"})
 
 
 @app.command()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from bpc.timing.alternate import Timing
@@ -108,6 +110,12 @@ class Comparison:
         """All figures, the derived ones included, as plain data."""
         derived = ("speedup", "best_speedup", "arithmetic_ratio", "efficiency", "dense_gflops", "small_gflops")
         return asdict(self) | {name: getattr(self, name) for name in derived}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Comparison:
+        """What `to_dict` gave, read back. Raises `pydantic.ValidationError` for anything else."""
+        own = {field.name: data[field.name] for field in fields(Comparison) if field.name in data}
+        return TypeAdapter(Comparison).validate_python(own)
 
     def to_json(self) -> str:
         """`to_dict` as JSON."""

@@ -57,7 +57,7 @@ def bench(
     from bpc.bench.published import published_points
     from bpc.bench.result import Comparison, comparison_table
     from bpc.cli.fingerprint import digest_of_file, digest_of_weights
-    from bpc.results import Result, timing_figures
+    from bpc.results import bench_result
     from bpc.terminal.output import check_file
     from bpc.timing.alternate import BenchmarkError
     from bpc.writing import new_file
@@ -115,17 +115,11 @@ def bench(
         console.print(comparison_table(found))
         for table in profiles:
             console.print(table)
-    result = Result(
-        command="bench",
-        figures=[figure for comparison in found for figure in timing_figures(comparison)],
-        settings={"repeats": repeats, "device": device},
-        inputs={
-            side: digest_of_file(path) if path.is_file() else digest_of_weights(path)
-            for side, path in (("original", dense), ("small", small))
-        },
-        details={"comparisons": [comparison.to_dict() for comparison in found]},
-    )
-    write_json(to_json, result.to_json)
+    inputs = {
+        side: digest_of_file(path) if path.is_file() else digest_of_weights(path)
+        for side, path in (("original", dense), ("small", small))
+    }
+    write_json(to_json, bench_result(found, {"repeats": repeats, "device": device}, inputs).to_json)
     if plot is not None:
         with new_file(plot) as staged:
             speedup_figure(found, published_points()).savefig(staged, dpi=150)

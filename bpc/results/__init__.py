@@ -3,6 +3,8 @@
 from bpc.results.difference import ResultMismatch, difference_table
 from bpc.results.figures import (
     agreement_figures,
+    bench_result,
+    comparisons_of,
     count,
     layer_figures,
     one_shot_figures,
@@ -22,7 +24,9 @@ __all__ = [
     "ResultMismatch",
     "Value",
     "agreement_figures",
+    "bench_result",
     "cells",
+    "comparisons_of",
     "count",
     "difference_table",
     "layer_figures",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bpc.bench.result import Comparison
-from bpc.results.result import Figure, Unit, Value
+from bpc.results.result import Figure, Result, ResultError, Unit, Value
 from bpc.tasks.score import Score
 
 if TYPE_CHECKING:
@@ -134,3 +134,22 @@ def timing_figures(comparison: Comparison) -> list[Figure]:
             workload=workload,
         ),
     ]
+
+
+def bench_result(found: Sequence[Comparison], settings: dict[str, Any], inputs: dict[str, str]) -> Result:
+    """What was timed, as a result; `comparisons_of` reads it back."""
+    return Result(
+        command="bench",
+        figures=[figure for comparison in found for figure in timing_figures(comparison)],
+        settings=settings,
+        inputs=inputs,
+        details={"comparisons": [comparison.to_dict() for comparison in found]},
+    )
+
+
+def comparisons_of(result: Result) -> list[Comparison]:
+    """The comparisons of `bench_result`. Raises `ResultError` for a result of another command."""
+    try:
+        return [Comparison.from_dict(data) for data in result.details["comparisons"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ResultError(f"a result of bpc {result.command} has no timings that can be drawn: {error}") from error

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import passes
 from bpc.bench import __main__ as commands
 from bpc.bench.published import PublishedModel, published_model, published_models, published_points, structure_masks
+from bpc.results import Result, read_result
 from passes.structure.roles import find_roles
 
 
@@ -54,21 +55,38 @@ def test_masks_leave_the_published_shapes() -> None:
         structure_masks(find_roles(graph), [[0]], [3])
 
 
+def written(file: Path) -> dict[str, dict[str, Any]]:
+    """{name of the small side: what was measured}."""
+    return {row["small"]["name"]: row for row in read_result(file).details["comparisons"]}
+
+
 def test_published_command_times_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bpc.bench.published.bert_base", tiny_base)
     monkeypatch.setattr("bpc.bench.published.published_model", lambda number: TINY)
     arguments = ["--id", "1", "--shape", "2x5", "--threads", "1", "--clock", "cpu", "--repeats", "7"]
-    files = ["--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]
+    files = ["--json", str(tmp_path / "r.json")]
     result = CliRunner().invoke(
         commands.app, ["published", *arguments, "--dtype", "int8", "--plain", "--multiple", "8", *files]
     )
     assert result.exit_code == 0, result.output
-    rows = {row["small"]["name"]: row for row in json.loads((tmp_path / "r.json").read_text())}
+    rows = written(tmp_path / "r.json")
     assert list(rows) == ["dense, plain", "1, int8", "1, plain", "1, multiple of 8"]
     assert rows["1, int8"]["dtype"] == "float32 → int8"
     assert rows["dense, plain"]["arithmetic_ratio"] == 1.0
     assert rows["1, plain"]["arithmetic_ratio"] > 1.5
-    assert (tmp_path / "r.png").stat().st_size > 1000
+    drawn = CliRunner().invoke(commands.app, ["figure", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")])
+    assert drawn.exit_code == 0, drawn.output
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_is_drawn_of_published_models_alone(tmp_path: Path) -> None:
+    Result(command="bench", figures=[], details={"comparisons": []}).write(tmp_path / "none.json")
+    Result(command="prune", figures=[]).write(tmp_path / "other.json")
+    for name, said in (("none", "has no published model in it"), ("other", "a result of bpc prune has no timings")):
+        arguments = ["figure", str(tmp_path / f"{name}.json"), "--plot", str(tmp_path / "r.png")]
+        done = CliRunner().invoke(commands.app, arguments)
+        assert (done.exit_code, said in " ".join(done.output.split())) == (1, True), done.output
+        assert not (tmp_path / "r.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +111,7 @@ def test_published_command_under_torch_with_a_peer(tmp_path: Path, monkeypatch: 
     arguments = ["published", "--shape", "2x5", "--threads", "1", "--repeats", "7", "--json", str(tmp_path / "r.json")]
     result = CliRunner().invoke(commands.app, [*arguments, "--runtime", "eager", "--peer", "shallow"])
     assert result.exit_code == 0, result.output
-    rows = {row["small"]["name"]: row for row in json.loads((tmp_path / "r.json").read_text())}
+    rows = written(tmp_path / "r.json")
     assert list(rows) == ["1", "shallow"]
     assert rows["1"]["arithmetic_ratio"] > rows["shallow"]["arithmetic_ratio"] == 1.0
     unknown = CliRunner().invoke(commands.app, [*arguments, "--peer", "gzip"])
@@ -112,6 +130,6 @@ def test_baseline_command_times_every_form(tmp_path: Path, monkeypatch: pytest.M
     arguments = ["--shape", "2x5", "--threads", "1", "--repeats", "7", "--json", str(tmp_path / "r.json")]
     result = CliRunner().invoke(commands.app, ["baseline", *arguments])
     assert result.exit_code == 0, result.output
-    rows = {row["small"]["name"]: row for row in json.loads((tmp_path / "r.json").read_text())}
+    rows = written(tmp_path / "r.json")
     assert list(rows) == ["plain export", "plain, no SkipLayerNorm", "transformers' fusions"]
     assert all(row["arithmetic_ratio"] == 1.0 for row in rows.values())

@@ -22,6 +22,7 @@ def test_figures_of_a_comparison() -> None:
     assert (c.speedup, c.arithmetic_ratio, c.efficiency) == (pytest.approx(3.2), 4.0, pytest.approx(0.8))
     assert (c.dense_gflops, c.small_gflops) == (pytest.approx(10), pytest.approx(8))
     assert json.loads(c.to_json())["efficiency"] == pytest.approx(0.8)
+    assert Comparison.from_dict(json.loads(c.to_json())) == c
     console = Console(width=400, record=True)
     console.print(comparison_table([c]))
     text = " ".join(console.export_text().split())  # the caption may be folded
