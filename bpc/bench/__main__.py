@@ -12,12 +12,13 @@ from bpc.bench.cases import parse_shape, runs
 from bpc.bench.result import Comparison
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.help import ReadableGroup
 from bpc.writing import new_file
 
 if TYPE_CHECKING:
     from bpc.bench.published import PublishedModel
 
-app = typer.Typer(help="Benchmarks of bpc itself.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(cls=ReadableGroup, help="Benchmarks of bpc itself.", no_args_is_help=True, add_completion=False)
 
 # Defaults of repeatable options; typer reads them, nothing writes them.
 _MODELS = [19]

@@ -20,11 +20,13 @@ from bpc.cli.prune import prune
 from bpc.cli.shrink import shrink
 from bpc.cli.trim_vocab import trim_vocab
 from bpc.cli.verify import verify
+from bpc.terminal.help import ReadableGroup
 from bpc.terminal.options import DEBUG
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="bpc",
+    cls=ReadableGroup,
     help="A block-pruning compiler: fine-prune a transformer, compile the masks away exactly, export what is left.",
     epilog="Exit codes: 0 done, 1 unfit input, 2 wrong usage, 3 the result differs from the model, 70 a bug of bpc, "
     "130 interrupted (Ctrl-C), 143 terminated (SIGTERM).",

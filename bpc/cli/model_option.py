@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
 
 from bpc.terminal.errors import FAILED
+from bpc.terminal.help import ReadableCommand
 
 
 def model_option(what: str) -> Any:
@@ -30,7 +30,7 @@ def fetched(context: typer.Context, path: Path) -> Path:
         raise typer.Exit(FAILED) from None
 
 
-class ModelFirst(TyperCommand):
+class ModelFirst(ReadableCommand):
     """A command whose first word may be its model; a recipe (``.toml``) stays what it is."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import pytest
 
 import bpc
+from bpc.cli import app
 from tests.bpc.cli.commands import run
 
 
@@ -16,17 +17,20 @@ from tests.bpc.cli.commands import run
     "command",
     [
         [],
-        *(
-            [name]
-            for name in ["prune", "eval", "oneshot", "inspect", "shrink", "trim-vocab", "verify", "export", "bench"]
-        ),
+        *([str(command.name)] for command in app.registered_commands),
     ],
 )
-def test_every_command_has_help(command: list[str]) -> None:
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_every_command_has_help_that_cuts_nothing(
+    command: list[str], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERMINAL_WIDTH", str(width))
     for option in ("-h", "--help"):
         result = run(*command, option)
         assert result.exit_code == 0
         assert "Usage:" in result.output
+        assert "…" not in result.output
 
 
 def test_the_version_is_the_installed_ones() -> None:
