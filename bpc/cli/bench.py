@@ -12,6 +12,7 @@ from bpc.bench.cases import check_threads, parse_shape, runs
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.events import LogJson, tell
 from bpc.terminal.options import dtype_named, is_screen, write_json
 
 # Defaults of repeatable options; typer reads them, nothing writes them.
@@ -46,6 +47,7 @@ def bench(
     to_json: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file, too; -: print only them.")
     ] = None,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Time both models at every shape, under every runtime and dtype, beside the ratio of their arithmetic."""
@@ -111,6 +113,8 @@ def bench(
                 if profile and name == "onnx":
                     profiles.append(profile_table(sides[0], sides[1], batch, length, threads, comparison.dtype))
                 progress.advance(task)
+                what = f"{name} {kind} {batch}x{length}"
+                tell("step", phase="timing", step=len(found), total=progress.tasks[task].total, what=what)
     if not is_screen(to_json):
         console.print(comparison_table(found))
         for table in profiles:

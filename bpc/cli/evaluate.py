@@ -11,6 +11,7 @@ from bpc.cli.model_option import model_option
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.events import LogJson
 from bpc.terminal.options import is_screen, write_json
 
 
@@ -36,6 +37,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the result to this file, too; - prints it alone.")
     ] = None,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Print the task's metrics with their standard errors, and those of an answer that ignores the input.

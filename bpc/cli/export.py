@@ -12,6 +12,7 @@ from bpc.cli.model_option import model_option
 from bpc.cli.trust import TRUSTED, TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
+from bpc.terminal.events import LogJson, phase
 from bpc.terminal.options import dtype_named
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def export(
     generation: Annotated[
         bool, typer.Option("--generation", help="Files that take and give back keys and values of earlier tokens.")
     ] = False,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Write the model as ONNX, in the form that is fastest for the target, with batch and sequence dynamic."""
@@ -67,9 +69,9 @@ def export(
         out = out / "model.onnx"
     check_file("--out", out, model)
     claim_file(context, "--out", out)
-    with console.status("loading and tracing"):
+    with phase(console, "loading and tracing"):
         graph = load_graph(model)
-    with console.status("exporting"):
+    with phase(console, "exporting"):
         written = export_onnx(graph, out, **options)
     _report(console, written)
 
@@ -86,9 +88,9 @@ def _for_generation(context: typer.Context, console: Console, model: Path, out: 
     check_place("--out", out, model)
     claim_directory(context, "--out", out)
     small = model.is_dir() and is_dense_directory(model)
-    with console.status("loading"):
+    with phase(console, "loading"):
         source: Any = load(model, trust_remote_code=TRUSTED.get()) if small else load_model(model)
-    with console.status("tracing and exporting"):
+    with phase(console, "tracing and exporting"):
         export = partial(source.export_onnx, generation=True) if small else partial(export_generation, source)
         written = export(out, **options)
     if (tokenizer := load_tokenizer(model)) is not None:

@@ -12,6 +12,7 @@ from bpc.cli.model_option import model_option
 from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
 from bpc.cli.trust import TrustCode
 from bpc.terminal.errors import reports_errors
+from bpc.terminal.events import LogJson
 
 
 class Narrowing(StrEnum):
@@ -56,6 +57,7 @@ def oneshot(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Add a Python file that loads the model without bpc.")
     ] = False,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Prune heads and FFN dims in minutes: no labels, no training loop, two cores.

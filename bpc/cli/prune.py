@@ -13,6 +13,7 @@ from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speed
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
+from bpc.terminal.events import LogJson
 
 
 @reports_errors
@@ -100,6 +101,7 @@ def prune(
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Leave them in --out when all is done.")
     ] = False,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
     recipe: Recipe = None,
 ) -> None:

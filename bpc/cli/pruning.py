@@ -37,6 +37,7 @@ from bpc.scores.files import save_masks
 from bpc.scores.structure import live_structure
 from bpc.spec import explain, load_spec, resolve
 from bpc.terminal.console import print_whole
+from bpc.terminal.events import phase
 from bpc.train import Trainer, ask_once, fill_zeros
 from bpc.writing import new_files, write_text
 from passes.frontend.trace import trace
@@ -109,7 +110,7 @@ class Pruning:
             self._fill(program, dense)
         dense.save_pretrained(self.out / "small")
         self._save_processors(self.out / "small")
-        with self.console.status("measuring"):
+        with phase(self.console, "measuring"):
             result = outcome.finish(
                 dense, self.structure, self.start, self.out, self._settings(), self.inputs, timed=self.choices.time_it
             )
@@ -182,7 +183,7 @@ class Pruning:
         trainer = self._train(PRUNING, self.choices.learning_rate, program=program)
         masks = program.masks()
         save_masks(masks, self.out / "masks.safetensors")
-        with self.console.status("compiling"):
+        with phase(self.console, "compiling"):
             dense = program.shrink()
         if self.target is not None:
             self.console.print(f"asked for {self.target}: {program.describe_cost()}")

@@ -11,6 +11,7 @@ from bpc.cli.model_option import model_option
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.events import LogJson, phase, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ def shrink(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Add a Python file that loads the model without bpc.")
     ] = False,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases.
@@ -77,12 +79,12 @@ def shrink(
         figures = [*size_figures(*streamed.modules), *layer_figures(streamed.layers)]
         _note(figures, model, masks, threshold, multiple).write(out / "result.json")
         return
-    with console.status("loading"):
+    with phase(console, "loading"):
         network, tokenizer = load_model(model, masks_follow=source is not None), load_tokenizer(model)
-    with console.status("tracing"):
+    with phase(console, "tracing"):
         graph = passes.trace(network, example_inputs(network, tokenizer))
         found = resolve_masks(graph, source)
-    with console.status("analysing, rewriting and verifying"):
+    with phase(console, "analysing, rewriting and verifying"):
         aliases = trace_info(graph).aliases
         tied = {name: found[canonical] for name, canonical in aliases.items() if canonical in found}
         whole = size_figures(network, None)
@@ -122,7 +124,12 @@ def _stream(
     from bpc.inputs import example_inputs
     from bpc.streaming import stream_shrink
 
-    with console.status("planning") as status:
+    with phase(console, "planning and writing") as status:
+
+        def writing(file: str, number: int, total: int) -> None:
+            status.update(f"{file} ({number + 1} of {total})")
+            tell("step", phase="planning and writing", step=number + 1, total=total, what=file)
+
         shell, tokenizer = load_shell(model, masks_follow=source is not None), load_tokenizer(model)
         done = stream_shrink(
             shell,
@@ -134,7 +141,7 @@ def _stream(
             max_shard_size=max_shard_size,
             verify=verify,
             standalone=standalone,
-            step=lambda file, number, total: status.update(f"{file} ({number + 1} of {total})"),
+            step=writing,
         )
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)

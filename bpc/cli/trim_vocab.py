@@ -11,6 +11,7 @@ from bpc.cli.model_option import model_option
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.events import LogJson, phase
 
 
 @reports_errors
@@ -31,6 +32,7 @@ def trim_vocab(
         Literal["all", "used"], typer.Option(help="Single characters: all, or those in the texts; others are unknown.")
     ] = "all",
     check: Annotated[Path | None, typer.Option(help="Held-out texts, same column: their coverage.")] = None,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Drop the tokens that the texts do not use from tokenizer, embeddings and configs, exactly.
@@ -52,7 +54,7 @@ def trim_vocab(
     check_directory("--out", out, model)
     claim_directory(context, "--out", out)
     read, held_out = read_texts(str(texts), text), None if check is None else read_texts(str(check), text)
-    with console.status("loading"):
+    with phase(console, "loading"):
         tokenizer = load_tokenizer(model)
         if tokenizer is None:
             raise CommandError(
@@ -60,7 +62,7 @@ def trim_vocab(
             )
         small = is_dense_directory(model)
         network: Any = load(model, trust_remote_code=TRUSTED.get()) if small else load_model(model)
-    with console.status("counting, cutting and verifying"):
+    with phase(console, "counting, cutting and verifying"):
         trimmed, tokenizer, report = trim_vocabulary(
             network,
             tokenizer,

@@ -10,6 +10,7 @@ import typer
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
+from bpc.terminal.events import LogJson, phase
 
 AGREES, DISAGREES, UNUSABLE = 0, 1, 2
 
@@ -28,6 +29,7 @@ def verify(
         int, typer.Option(min=0, help="How often to check again with other numbers in all that is not zero.")
     ] = 3,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of inputs and other numbers.")] = 0,
+    log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Check a small model against its certificate, with code that has no part in making it.
@@ -44,7 +46,7 @@ def verify(
 
     console = quiet_console()
     try:
-        with console.status("verifying"):
+        with phase(console, "verifying"):
             masked = None if against is None else load_masked(against, masks, threshold)
             verdict = check(directory, masked, reweightings=reweightings, seed=seed)
     except (CommandError, LoadError, MaskError, OSError, Unusable) as error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bpc.terminal.events import tell, told
 
 
 class PhaseProgress:
@@ -20,6 +23,7 @@ class PhaseProgress:
 
     def say(self, text: str) -> None:
         """One line for the user."""
+        tell("note", text=text)
         if self.enabled:
             self.console.print(text, highlight=False, soft_wrap=True)
 
@@ -37,7 +41,14 @@ class PhaseProgress:
         moving = self.enabled and self.console.is_terminal
         with Progress(*columns, console=self.console, disable=not moving, transient=True) as bar:
             task = bar.add_task(name, total=total)
-            yield lambda: bar.advance(task)
+            taken = itertools.count(1)
+
+            def step() -> None:
+                bar.advance(task)
+                tell("step", phase=name, step=next(taken), total=total)
+
+            with told(name, total):
+                yield step
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
         if self.enabled and not moving:
-            self.say(f"{name}: {self.seconds[name]:.0f} s")
+            self.console.print(f"{name}: {self.seconds[name]:.0f} s", highlight=False)

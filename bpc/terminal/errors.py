@@ -9,10 +9,11 @@ from typing import Any
 
 import typer
 
+from bpc.terminal.events import tell_end
 from bpc.terminal.options import DEBUG
 from bpc.terminal.signals import Terminated, terminable
 
-FAILED, DIFFERENT, BUG, INTERRUPTED, TERMINATED = 1, 3, 70, 130, 143
+FAILED, WRONG, DIFFERENT, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 130, 143
 
 
 class CommandError(Exception):
@@ -29,11 +30,15 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                 command(*args, **kwargs)
         except Terminated:
             typer.secho("terminated", fg="yellow", err=True)
-            raise typer.Exit(TERMINATED) from None
+            raise _left(TERMINATED, "terminated") from None
         except KeyboardInterrupt:
             typer.secho("interrupted", fg="yellow", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise _left(INTERRUPTED, "interrupted") from None
+        except typer.Exit as left:
+            tell_end(left.exit_code)
+            raise
+        except (typer.Abort, typer.BadParameter) as error:
+            tell_end(WRONG, str(error))
             raise
         except Exception as error:
             code = _exit_code(error)
@@ -46,11 +51,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                     fg="red",
                     err=True,
                 )
-                raise typer.Exit(BUG) from error
+                raise _left(BUG, f"{type(error).__name__}: {error}") from error
             typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(code) from None
+            raise _left(code, str(error)) from None
 
     return run
+
+
+def _left(code: int, message: str) -> typer.Exit:
+    tell_end(code, message)
+    return typer.Exit(code)
 
 
 def _exit_code(error: Exception) -> int | None:

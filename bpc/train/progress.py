@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from bpc.scores import MaskSet
 from bpc.scores.structure import live_structure
+from bpc.terminal.events import tell
 
 LINES_WITHOUT_TERMINAL = 20  # a log file gets that many lines a run instead of a moving bar
 
@@ -49,6 +51,7 @@ class PruningProgress(TrainerCallback):
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.next_line = 0
+        self.started = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Searches with worker processes pickle callbacks; a console is its process's own."""
@@ -75,6 +78,8 @@ class PruningProgress(TrainerCallback):
             console=self.console,
             disable=not self.console.is_terminal,
         )
+        tell("phase", name=self.title, total=state.max_steps, step=state.global_step)
+        self.started = time.perf_counter()
         self.task = self.progress.add_task(self.title, total=state.max_steps, completed=state.global_step, line="")
         self.progress.start()
 
@@ -92,6 +97,7 @@ class PruningProgress(TrainerCallback):
     ) -> None:
         if self.progress is None or self.task is None or not logs or "loss" not in logs:
             return
+        tell("step", phase=self.title, step=state.global_step, total=state.max_steps, **logs)
         line = describe(logs, self.masks)
         self.progress.update(self.task, line=line)
         if not self.console.is_terminal and state.global_step >= self.next_line:
@@ -102,6 +108,8 @@ class PruningProgress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self.progress is not None:
+            tell("done", phase=self.title, seconds=round(time.perf_counter() - self.started, 3))
         self.close()
 
     def close(self) -> None:

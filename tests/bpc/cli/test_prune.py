@@ -41,14 +41,22 @@ def test_prune_stops_on_a_signal_and_resumes_to_the_same_masks(
         return step(self, *arguments, **options)
 
     monkeypatch.setattr(bpc.train.Trainer, "training_step", interrupted_at_step_5)
-    stopped = prune(model_directory, texts, tmp_path / "cut", spec_file)
+    log = ["--log-json", tmp_path / "log.jsonl"]
+    stopped = prune(model_directory, texts, tmp_path / "cut", spec_file, *log)
     assert stopped.exit_code == code
     assert "stopped at step 5" in stopped.output
     again = prune(model_directory, texts, tmp_path / "cut", spec_file)
     assert again.exit_code == 1
     assert "add --resume" in again.output.replace("\n", " ")
-    resumed = prune(model_directory, texts, tmp_path / "cut", spec_file, "--resume")
+    resumed = prune(model_directory, texts, tmp_path / "cut", spec_file, "--resume", *log)
     assert resumed.exit_code == 0, resumed.output
+    told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["exit_code"] for line in told if line["event"] == "end"] == [code, 0]
+    pruned = [line for line in told if line["event"] == "phase" and line["name"] == "pruning"]
+    assert [line["step"] for line in pruned] == [0, 5]
+    steps = [line for line in told if line["event"] == "step" and line["phase"] == "pruning"]
+    assert {"loss", "threshold", "lambda", "density"} <= steps[-1].keys()
+    assert [line["step"] for line in steps] == sorted({line["step"] for line in steps})
     masks, expected = (load_file(tmp_path / name / "masks.safetensors") for name in ("cut", "whole"))
     assert masks.keys() == expected.keys()
     assert any(not mask.all() for mask in expected.values())
