@@ -164,11 +164,11 @@ def others(task: Task, results: Results, state: Path, *, repaired: bool) -> None
             kept, gone = baselines.without_layers(setup, order, costs, budget)
             about = {"method": method, "share": share, "gone": gone, "share kept": costs.total(kept) / costs.total()}
             measure(task, results, setup, about, baselines.ladders_of(ranked[0][1]), kept)
-        chosen = results.get(f"ours at {share}")
-        if chosen is not None and not repaired:
+        chosen, ladders = results.get(f"ours at {share}"), setup.ladders(state / "wikitext2")
+        if chosen is not None and not repaired and len(ladders) == len(setup.sublayers):  # else `ours` ran elsewhere
             kept = {choice["name"]: choice["kept"] for choice in chosen["one shot"]["choices"]}
             about = {"method": "ours", "share": share, "kept": kept, "share kept": costs.total(kept) / costs.total()}
-            measure(task, results, setup, about, setup.ladders(state / "wikitext2"), kept)
+            measure(task, results, setup, about, ladders, kept)
 
 
 def plain(task: Task, results: Results, setup: Calibrated, about: dict[str, Any], ladders: Any, kept: Any) -> None:
