@@ -256,10 +256,14 @@ class Pruning:
 
     def _replan(self, table: Timetable) -> None:
         """Cut what is left to the time that is left."""
-        gone = time.perf_counter() - self.began
+        over = ""
         if self.choices.minutes is not None:
-            table = table.within(60 * self.choices.minutes - gone)
+            left = 60 * self.choices.minutes - (time.perf_counter() - self.began)
+            table = table.within(left)
+            over = table.overrun(left)
         self.console.print(str(table))
+        if over and self.table is None:  # said once
+            self.console.print(over, style="yellow", highlight=False, soft_wrap=True)
         self.table = table
 
     def _load(self) -> tuple[Any, list[str]]:

@@ -23,6 +23,7 @@ SAMPLE = 16  # batches of which these are taken
 # Parts of a training step of the whole model, until the phase itself is timed; the small model's step is cheaper.
 MASKED, TAUGHT, FORWARD, OPTIMIZER = 1.3, 0.35, 0.3, 1.1
 FEWEST = 20  # steps of a phase
+MARGIN = 1.2  # estimates are about so good
 # Seconds of all that comes after a phase begins and is no training (tracing, compiling, saving, timing), for a model of
 # 20 million parameters on two slow cores, with some for every parameter more.
 OTHER = {FINE_TUNING: 70.0, PRUNING: 55.0, FILLING: 45.0}
@@ -70,6 +71,16 @@ class Timetable:
         whole = self.steps * sum(p.asked * p.step_seconds for p in self._left)
         share = min(1.0, max(seconds - self.other_seconds, 0.0) / whole) if whole else 1.0
         return replace(self, phases={name: self._cut(phase, share) for name, phase in self.phases.items()})
+
+    def overrun(self, seconds: float) -> str:
+        """What to tell who asked for less time than the fewest steps take; "" where it suffices."""
+        if self.seconds <= MARGIN * seconds:
+            return ""
+        return (
+            f"that is more than --minutes leaves ({max(seconds, 0) / 60:.1f}): no phase gets fewer than {FEWEST} steps, "
+            f"and {self.other_seconds / 60:.1f} minutes are no training. Shorter: less --eval data, a smaller "
+            "--max-length or --batch-size, --no-time"
+        )
 
     def _cut(self, phase: Phase, share: float) -> Phase:
         if phase.done:

@@ -30,6 +30,9 @@ def test_all_phases_are_cut_alike_until_they_fit() -> None:
     least = whole.within(30)  # less than what is not training
     assert {least.epochs(name) for name in "abc"} == {FEWEST / 1000}
     assert whole.epochs("none") == 0
+    assert cut.overrun(300) == ""
+    said = least.overrun(30)  # 60 s are no training, 6 s are the fewest steps
+    assert "more than --minutes leaves (0.5): no phase gets fewer than 20 steps, and 1.0 minutes" in said
 
 
 def test_a_phase_that_was_timed_corrects_those_after_it() -> None:
