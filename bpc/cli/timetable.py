@@ -77,8 +77,8 @@ class Timetable:
         if self.seconds <= MARGIN * seconds:
             return ""
         return (
-            f"that is more than --minutes leaves ({max(seconds, 0) / 60:.1f}): no phase gets fewer than {FEWEST} steps, "
-            f"and {self.other_seconds / 60:.1f} minutes are no training. Shorter: less --eval data, a smaller "
+            f"that is more than --minutes leaves ({max(seconds, 0) / 60:.1f}): no phase gets fewer than {FEWEST} "
+            f"steps, and {self.other_seconds / 60:.1f} minutes are no training. Shorter: less --eval data, a smaller "
             "--max-length or --batch-size, --no-time"
         )
 
