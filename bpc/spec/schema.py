@@ -94,10 +94,19 @@ class Regularization(_Section):
         return next((w for pattern, w in self.groups.items() if fnmatchcase(group, pattern)), 1.0)
 
 
+Start = Literal["constant", "gradient", "fisher"]
+
+
 class Scores(_Section):
     """How scores start and how fast they learn."""
 
     init: float = Field(default=0.0, description="initial score; σ(0) = 0.5 lies well above the final threshold")
+    start: Start = Field(
+        default="constant",
+        description="all at init; or spread around it by importance, the |gradient| or its square over a few batches",
+    )
+    spread: float = Field(default=1.0, gt=0, description="how far from init they start at most, by importance")
+    batches: int = Field(default=16, ge=1, description="training batches that importance is measured on")
     learning_rate: float | None = Field(default=None, gt=0, description="None: chosen from the number of steps")
 
 
@@ -134,6 +143,12 @@ class Spec(_Section):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _scores_are_read(self) -> Spec:
+        if self.method == "magnitude" and self.scores.start != "constant":
+            raise ValueError(f'scores.start="{self.scores.start}": magnitude ranks weights, and reads no scores')
+        return self
 
     def threshold_schedule(self) -> Schedule:
         """The schedule in shares of the run, with the method's own default thresholds filled in."""

@@ -2,6 +2,7 @@
 
 from bpc.train.distill import distillation_loss
 from bpc.train.fill import fill_zeros
+from bpc.train.importance import start_scores
 from bpc.train.interrupt import ResumableInterrupt
 from bpc.train.progress import PruningProgress
 from bpc.train.scores import score_learning_rate, score_parameters, weight_parameters
@@ -20,5 +21,6 @@ __all__ = [
     "fill_zeros",
     "score_learning_rate",
     "score_parameters",
+    "start_scores",
     "weight_parameters",
 ]

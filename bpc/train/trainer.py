@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from bpc.scores.structure import live_structure
 from bpc.train.checkpoints import newest_complete
 from bpc.train.distilling import DistillingTrainer
 from bpc.train.forwards import own_forwards
+from bpc.train.importance import start_scores
 from bpc.train.optimizer import schedule_scores, score_groups, separate_scores, set_score_rate
 from bpc.train.progress import PruningProgress
 from bpc.train.refuse import refuse_masks_without_program, refuse_sharded, refuse_wrappers
@@ -79,6 +81,7 @@ class Trainer(DistillingTrainer):
         self._program_init = program_init
         self._scores_like: int | None = None  # the optimizer's group they were taken from
         self._newly_separate = False
+        self._begins = False  # a run, with its next step
         self._progress_bar = PruningProgress(None, title or "training")
         self._use(program)
         if program is not None:
@@ -168,6 +171,9 @@ class Trainer(DistillingTrainer):
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         if self.mask_set is None:
             return super().training_step(model, *args, **kwargs)
+        if self._begins:
+            self._begins = False
+            self._start_scores()
         self.mask_set.set_progress(self._done())
         penalty = None
         if self.accelerator.sync_gradients:  # once a step: the same on all ranks, over which gradients are averaged
@@ -175,6 +181,28 @@ class Trainer(DistillingTrainer):
             self.accelerator.backward(penalty)
         loss = super().training_step(model, *args, **kwargs)
         return loss if penalty is None else loss + penalty.detach()
+
+    def _start_scores(self) -> None:
+        """Scores of a run that begins, where its spec wants them to start from importance."""
+        assert self.program is not None
+        assert self.mask_set is not None
+        assert self.model is not None
+        wanted = self.program.spec.scores
+        if wanted.start == "constant" or self.state.global_step > 0:
+            return
+        items, self._step_items = self._step_items, None  # these batches are no part of a step
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
+            start_scores(
+                self.model,
+                self.mask_set,
+                (self._prepare_inputs(batch) for batch in islice(self.get_train_dataloader(), wanted.batches)),
+                wanted.start,
+                spread=wanted.spread,
+                loss=lambda model, batch: self.compute_loss(model, dict(batch)),  # type: ignore[return-value, arg-type]
+                together=lambda importance: self.accelerator.reduce(importance, "mean"),
+            )
+        self._step_items = items
 
     def _done(self) -> float:
         """The finished share of the run."""
@@ -235,6 +263,7 @@ class Trainer(DistillingTrainer):
             resume_from_checkpoint = newest_complete(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir} holds no complete checkpoint to go on from")
+        self._begins = True
         try:
             with own_forwards(self):
                 result = super().train(resume_from_checkpoint, *args, **kwargs)
