@@ -292,9 +292,9 @@ then pruned with {calibration} of them. Accuracy on {held_out:,} held-out tweets
 _THEN_TRAIN = """## One epoch of training after pruning, and movement pruning
 
 Both distil the dense model on the same 5,920 sentences with frozen embeddings; movement pruning is the preset "struct",
-whose λ decides where it goes. The learning rate of each was chosen on validation with the first seed. {seeds} Load
-on the machine changed between rows, so that their seconds do not compare; the quietest runs took {movement:.0f} s
-(movement) and {one_shot:.0f} s (one-shot and an epoch)."""
+whose λ decides where it goes. The learning rate of each was chosen on validation with the first seed. {seeds}
+Load on the machine changed between rows, so that their seconds do not compare; the quietest runs took
+{movement:.0f} s (movement) and {one_shot:.0f} s (one-shot and an epoch)."""
 
 _HEAD = """# Results of pruning without training
 
