@@ -8,10 +8,10 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import onnx_ir as ir
 import onnxruntime
 from rich.table import Table
 
+from bpc.emit.ir_tools import read_model
 from bpc.timing.alternate import available_threads
 from bpc.timing.feed import random_feed
 
@@ -25,7 +25,7 @@ def profile(
 
     The operators are those ONNX Runtime executes after its own fusions. Profiling itself costs a little per launch.
     """
-    feed = random_feed(ir.load(path), batch, length)
+    feed = random_feed(read_model(path), batch, length)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_threads()
     options.log_severity_level = 3

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from bpc.emit.axes import dynamic_axes, resized_inputs
 from bpc.emit.flops import FlopModel, flop_model
 from bpc.emit.half import convert_graph
+from bpc.emit.ir_tools import read_model
 from bpc.emit.onnx import DTYPE_KEY, FLOPS_KEY, OPSET, export_onnx, graph_of
 from bpc.timing.feed import random_feed
 from passes.frontend.trace import exported_program
@@ -97,7 +98,7 @@ def prepare(
 
 
 def _onnx_side(path: Path, folder: Path, batch: int, length: int) -> Side:
-    model = ir.load(path)
+    model = read_model(path)
     text = model.metadata_props.get(FLOPS_KEY)
     flops = None if text is None else FlopModel.from_json(text)
     kind = model.metadata_props.get(DTYPE_KEY, "float32")

@@ -47,7 +47,8 @@ def evaluate(
     from bpc.cli.fingerprint import digest_of_file, digest_of_rows, digest_of_weights
     from bpc.cli.tasks import classes_for, column_names, length_for, named_rows, processor_for, task_of
     from bpc.cli.training import load_for
-    from bpc.emit.check import open_session
+    from bpc.emit.check import ExportError, open_session
+    from bpc.emit.ir_tools import read_model
     from bpc.results import Result, score_figures
     from bpc.tasks.evaluate import by_module, by_session, trivial
     from bpc.tasks.evaluate import evaluate as measure
@@ -66,7 +67,12 @@ def evaluate(
     chosen.classes = classes_for(chosen, rows, directory)
     chosen.learn(rows)
     if model.is_file():
-        scores = measure(chosen, by_session(open_session(model)), rows, batch_size)
+        read_model(model)  # says what is wrong with a file that is none
+        try:
+            session = open_session(model)
+        except ExportError as error:
+            raise CommandError(f"{model}: {error}") from error
+        scores = measure(chosen, by_session(session), rows, batch_size)
     else:
         network, new = load_for(chosen, model)
         if new:

@@ -66,7 +66,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ExportError(f"ONNX Runtime cannot open the exported file: {error}") from error
+        raise ExportError(f"ONNX Runtime cannot open the file: {error}") from error
 
 
 def check_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,26 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
+from bpc.errors import MendableError
+
 MICROSOFT = "com.microsoft"
+
+
+class OnnxFileError(MendableError):
+    """A file that is no ONNX model."""
+
+
+def read_model(path: str | os.PathLike[str]) -> ir.Model:
+    """A file that a user gives. Raises `OnnxFileError` for what is no ONNX model, OSError where there is none."""
+    try:
+        model = ir.load(path)
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's own, and whatever a message of other content leads to
+        raise OnnxFileError(f"{os.fspath(path)} is no ONNX file that can be read: {error}") from error
+    if not len(model.graph):
+        raise OnnxFileError(f"{os.fspath(path)} is no ONNX file that can be run: it has no operator; was it cut off?")
+    return model
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:

@@ -38,6 +38,7 @@ from bpc.emit.check import TOLERANCE, ExportError, FileAgreement, check_file, op
 from bpc.emit.embeddings import Embeddings, QuantizeEmbeddings, embedding_tables, with_stored_tables
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.flops import flop_model
+from bpc.emit.ir_tools import read_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
 from bpc.emit.sdpa import exportable_attention
@@ -316,7 +317,7 @@ def _describe(model: ir.Model, dtype: str, graph: fx.GraphModule, axes: DynamicA
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """The recipe a file was written with. Raises ValueError for files `export_onnx` did not write."""
-    text = ir.load(path).metadata_props.get(RECIPE_KEY)
+    text = read_model(path).metadata_props.get(RECIPE_KEY)
     if text is None:
         raise ValueError(f"{path} carries no recipe ({RECIPE_KEY}); it was not written by bpc")
     return Recipe.from_json(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from bpc.results import read_result
@@ -58,3 +59,21 @@ def test_bench_refuses_what_it_cannot_time(model_directory: Path, options: list[
     result = run("bench", "--dense", "missing.onnx", "--small", model_directory, *options)
     assert result.exit_code == 1
     assert message in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "half"])
+def test_files_that_are_no_onnx_are_refused_by_name(model_directory: Path, tmp_path: Path, content: str) -> None:
+    file, whole = tmp_path / "bad.onnx", onnx.ModelProto()
+    nodes = [onnx.helper.make_node("Identity", [a], [b]) for a, b in (("x", "y"), ("y", "z"))]
+    whole.CopyFrom(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [])))
+    data = whole.SerializeToString()
+    file.write_bytes({"nothing": b"", "text": b"garbage\n", "half": data[: len(data) // 2]}[content])
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text,label\na,0\nb,1\n")
+    for command in (
+        ["bench", "--dense", file, "--small", file],
+        ["eval", "--model", file, "--tokenizer", model_directory, "--data", texts],
+    ):
+        result = run(*command)
+        assert result.exit_code == 1
+        assert "bad.onnx is no ONNX file" in result.output.replace("\n", " ")

@@ -92,5 +92,5 @@ def test_errors_count_against_what_the_outputs_have_reached(graph: fx.GraphModul
 
 def test_a_file_that_cannot_be_opened_is_an_export_error(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"no model")
-    with pytest.raises(ExportError, match="ONNX Runtime cannot open the exported file"):
+    with pytest.raises(ExportError, match="ONNX Runtime cannot open the file"):
         open_session(tmp_path / "m.onnx")
