@@ -19,6 +19,7 @@ from bpc.scores.attach import is_masked
 from bpc.scores.files import multiply_masks
 from bpc.scores.mask_set import MaskSet
 from bpc.scores.plan import MaskPlan
+from bpc.scores.rewind import surviving_blocks
 from bpc.scores.structure import live_structure
 from bpc.spec import Spec, SpecLike, load_spec, resolve
 from bpc.wrapped import plain_model
@@ -26,6 +27,7 @@ from passes.driver import shrink
 from passes.frontend.trace import trace
 from passes.ir.graph import copy_graph, get_attribute, set_attribute
 from passes.ir.info import TraceError, trace_info
+from passes.masks import MaskSource, resolve_masks
 from passes.plan.copies import full_copy
 from passes.rewrite.insert_masks import insert_masks
 from passes.structure.roles import Roles, find_roles
@@ -48,7 +50,13 @@ class Program:
     """
 
     def __init__(
-        self, model: nn.Module, graph: fx.GraphModule, spec: Spec, roles: Roles, target: Target | None = None
+        self,
+        model: nn.Module,
+        graph: fx.GraphModule,
+        spec: Spec,
+        roles: Roles,
+        target: Target | None = None,
+        rewind: MaskSource = None,
     ) -> None:
         self.spec = spec
         self.roles = roles
@@ -57,6 +65,8 @@ class Program:
         self.mask_set = MaskSet(self.plans, spec.mask_settings({plan.group for plan in self.plans}))
         self.module = model
         self._graph = graph
+        if rewind is not None:  # before prices: what stays anyway has one
+            self.mask_set.protect(surviving_blocks(self.plans, resolve_masks(graph, rewind)))
         if target is not None:  # before the masks are attached: a target may be refused
             aim(self.mask_set, price(self.plain_graph(), roles, self.plans, target), target)
         self.graph_module = insert_masks(graph, self.mask_set.modules_by_parameter())
@@ -164,7 +174,12 @@ class Program:
 
 
 def compile(
-    model: nn.Module, spec: SpecLike, example_inputs: Any = None, *, target: Target | float | None = None
+    model: nn.Module,
+    spec: SpecLike,
+    example_inputs: Any = None,
+    *,
+    target: Target | float | None = None,
+    rewind: MaskSource = None,
 ) -> Program:
     """Trace ``model``, match ``spec`` against its linears, and put block masks in front of them.
 
@@ -177,6 +192,7 @@ def compile(
             (`bpc.inputs.example_inputs`).
         target: what the small model shall cost: a `bpc.Target`, or a number, which is a speed-up. Masks then meet it
             exactly, in the place of the spec's thresholds; prices in seconds are measured, once per machine.
+        rewind: masks of an earlier run (a file, or tensors by name): the heads that it kept are kept whole in this one.
 
     Raises `SpecError` for a spec that cannot be read or does not fit, `TargetError` for a target out of reach,
     `passes.TraceError` for a model that cannot be traced, ValueError for a model that has masks already or adapters
@@ -191,7 +207,8 @@ def compile(
             f"{type(model).__name__} has block masks already; call program.detach() before compiling again"
         )
     graph = copy_graph(_trace(model, example_inputs))
-    return Program(model, graph, spec, find_roles(graph), None if target is None else Target.of(target))
+    wanted = None if target is None else Target.of(target)
+    return Program(model, graph, spec, find_roles(graph), wanted, rewind)
 
 
 def _trace(model: nn.Module, example_inputs: Any) -> fx.GraphModule:

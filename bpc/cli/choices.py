@@ -22,6 +22,7 @@ class Choices:
     task: str | None
     evaluate: str | None
     teacher: Path | None
+    rewind: Path | None
     columns: list[str] | None
     text: str | None
     pair: str | None

@@ -45,6 +45,10 @@ def prune(
         str | None, typer.Option("--eval", help="Held-out data, same columns: what pruning costs.")
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="Fine-tuned model directory to distil from.")] = None,
+    rewind: Annotated[
+        Path | None,
+        typer.Option(help="Masks of an earlier run (OUT/masks.safetensors): its heads stay whole."),
+    ] = None,
     columns: Annotated[
         list[str] | None, typer.Option(help="role=COLUMN, e.g. tags=ner_tags; may be given again.", show_default=False)
     ] = None,

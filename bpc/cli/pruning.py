@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bpc.cli.choices import Choices
-from bpc.cli.fingerprint import check_same_run, digest_of_rows, digest_of_weights
+from bpc.cli.fingerprint import check_same_run, digest_of_file, digest_of_rows, digest_of_weights
 from bpc.cli.leftovers import CHECKPOINTS, TEACHER, check_output, remove_checkpoints
 from bpc.cli.models import keep_processors, save_tokenizer, some
 from bpc.cli.outcome import Outcome
@@ -126,6 +126,8 @@ class Pruning:
         self.inputs = {"data": digest_of_rows(self.rows), "base weights": digest_of_weights(choices.model)}
         if choices.teacher:
             self.inputs["teacher"] = digest_of_weights(choices.teacher)
+        if choices.rewind:
+            self.inputs["rewound from"] = digest_of_file(choices.rewind)
         about = {
             **self.inputs,
             "task": self.task.name,
@@ -134,6 +136,7 @@ class Pruning:
             "dense epochs": choices.dense_epochs,
             "dense learning rate": choices.dense_learning_rate,
             "teacher": self.inputs.get("teacher"),
+            "rewound from": self.inputs.get("rewound from"),
             "batch size": choices.batch_size,
             "learning rate": choices.learning_rate,
             "fill learning rate": choices.fill_learning_rate,
@@ -177,7 +180,7 @@ class Pruning:
         if self.target is not None and self.target.speedup is not None:
             self.console.print("timing the model, unless this machine remembers it")
         inputs = example_inputs(self.network, self.task.tokenizer)
-        program = compile(self.network, self.rules, inputs, target=self.target)
+        program = compile(self.network, self.rules, inputs, target=self.target, rewind=self.choices.rewind)
         write_text(self.out / "spec.json", self.rules.model_dump_json(indent=1))
         self._ask_teacher()
         trainer = self._train(PRUNING, self.choices.learning_rate, program=program)

@@ -70,6 +70,8 @@ class BlockMask(nn.Module):
         self.driven = False  # whether anybody ever moved the threshold
         self.tie = 0.0  # between equal levels of different masks
         self._budget: tuple[Decides] | None = None  # in a tuple: the `MaskSet` registers it
+        self.protected: Tensor | None
+        self.register_buffer("protected", None, persistent=False)  # bool (gM, gN)
         # Kept blocks of `magnitude` come from the weight, which only forward() sees; saved so that mask() works alone.
         if method == "magnitude":
             self.register_buffer("magnitudes", torch.full(plan.grid, torch.inf))
@@ -105,7 +107,13 @@ class BlockMask(nn.Module):
         levels += self.tie
         if self.min_kept > 0:
             levels[keep_top(ranked, self.min_kept)] = torch.inf
-        return levels if self.method == "magnitude" else self._laid_out(levels)
+        if self.method != "magnitude":
+            levels = self._laid_out(levels)
+        return levels if self.protected is None else levels.masked_fill(self.protected, torch.inf)
+
+    def protect(self, blocks: Tensor) -> None:
+        """Keep these blocks, a bool grid (gM, gN), whatever scores and thresholds say."""
+        self.protected = blocks.to(self.scores.device)
 
     def follow(self, budget: Decides) -> None:
         """Keep what ``budget`` decides, in the place of thresholds of a schedule."""
@@ -119,7 +127,8 @@ class BlockMask(nn.Module):
             return self._budget[0].kept(self, final)
         ranked = self.magnitudes if self.method == "magnitude" else self.grid_scores().detach()
         threshold = self.schedule.final if final else self.threshold
-        return binarize(ranked, self.method, threshold, self.min_kept)
+        kept = binarize(ranked, self.method, threshold, self.min_kept)
+        return kept if self.protected is None else kept | self.protected
 
     def mask(self, final: bool | None = True) -> Tensor:
         """Bool tensor of the weight's shape; the final threshold unless ``final`` says otherwise."""

@@ -86,6 +86,11 @@ class MaskSet(nn.Module):
             mask.follow(self.budget)
         return self.budget
 
+    def protect(self, blocks: Mapping[str, Tensor]) -> None:
+        """Keep blocks of some weights whatever happens: {weight: bool grid}, as `surviving_blocks` finds them."""
+        for weight, grid in blocks.items():
+            self._blocks[weight].protect(grid)
+
     def train(self, mode: bool = True) -> MaskSet:
         """Switch every mask between the current threshold (training) and the final one (evaluation)."""
         super().train(mode)
