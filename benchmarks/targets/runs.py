@@ -34,7 +34,7 @@ from transformers import (
 import bpc
 from benchmarks.training import accuracy, encode, logits, with_teacher
 from bpc.bench.comparison import compare_all
-from bpc.bench.result import this_machine
+from bpc.results.comparison import this_machine
 from bpc.writing import write_text
 from examples.tweets.data import encoder_directory, read_tweets, split_tweets, tweets_file
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bpc.bench.comparison import compare
-    from bpc.bench.result import Comparison
+    from bpc.results.comparison import Comparison
 
 __all__ = ["Comparison", "compare"]
 
-_HOMES = {"Comparison": "bpc.bench.result", "compare": "bpc.bench.comparison"}
+_HOMES = {"Comparison": "bpc.results.comparison", "compare": "bpc.bench.comparison"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from bpc.bench.cases import parse_shape, runs
-from bpc.bench.result import Comparison
+from bpc.results.comparison import Comparison
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
 from bpc.terminal.help import ReadableGroup
@@ -56,7 +56,7 @@ def published(
     """Rebuild BERT-base with the paper's published shapes, time all against the dense model in one run."""
     from bpc.bench.comparison import compare_all
     from bpc.bench.published import bert_base, published_model, published_models
-    from bpc.bench.result import comparison_table
+    from bpc.results.comparison import comparison_table
 
     console = quiet_console()
     sizes = [parse_shape(text) for text in shape]
@@ -203,9 +203,9 @@ def baseline(
     """Is the dense baseline as fast as can be? Our form of BERT-base against ONNX Runtime's best on others."""
     from bpc.bench.comparison import compare_all
     from bpc.bench.published import bert_base
-    from bpc.bench.result import comparison_table
     from bpc.bench.sides import Tuned
     from bpc.emit.recipe import PLAIN, Recipe
+    from bpc.results.comparison import comparison_table
 
     sizes = [parse_shape(text) for text in shape]
     console = quiet_console()

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bpc.bench.result import Comparison, this_machine
 from bpc.bench.sides import PEAK_SIZE, Device, Runtime, Side, one_product, prepare, require_device
 from bpc.emit.flops import FlopModel
 from bpc.emit.onnx import FLOPS_KEY
+from bpc.results.comparison import Comparison, this_machine
 from bpc.timing.alternate import Clock, Timing, Worker, alternate, available_threads
 
 

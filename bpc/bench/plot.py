@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bpc.bench.result import Comparison
+from bpc.results.comparison import Comparison
 
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")  # Okabe-Ito
 _MARKERS = ("o", "s", "^", "D")

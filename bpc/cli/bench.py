@@ -57,9 +57,9 @@ def bench(
     from bpc.bench.plot import speedup_figure
     from bpc.bench.profile import profile_table
     from bpc.bench.published import published_points
-    from bpc.bench.result import Comparison, comparison_table
     from bpc.cli.fingerprint import digest_of_file, digest_of_weights
     from bpc.results import bench_result
+    from bpc.results.comparison import Comparison, comparison_table
     from bpc.terminal.output import check_file
     from bpc.timing.alternate import BenchmarkError
     from bpc.writing import new_file

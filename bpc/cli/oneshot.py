@@ -69,8 +69,9 @@ def oneshot(
     from bpc.cli.fingerprint import digest_of_file, digest_of_weights
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
     from bpc.oneshot import prune_once
+    from bpc.oneshot.figures import one_shot_figures
     from bpc.oneshot.progress import PhaseProgress
-    from bpc.results import Result, one_shot_figures, size_figures, with_small
+    from bpc.results import Result, size_figures, with_small
     from bpc.terminal.console import quiet_console
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory

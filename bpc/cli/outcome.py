@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpc.bench.comparison import compare
-from bpc.bench.result import Comparison
 from bpc.cli.training import Run, load_for
 from bpc.dense import DenseModel
 from bpc.emit.check import ExportError
@@ -14,6 +13,7 @@ from bpc.emit.onnx import export_onnx
 from bpc.hub.card import add_measurements
 from bpc.inputs import example_inputs
 from bpc.results import Result, count, result_markdown, score_figures, size_figures, timing_figures, with_small
+from bpc.results.comparison import Comparison
 from bpc.scores.structure import Structure
 from bpc.tasks.evaluate import trivial
 from bpc.timing.alternate import BenchmarkError

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, fx
 
 import passes
-from bpc.bench.result import this_machine
 from bpc.costs import Costs
 from bpc.oneshot.heads import Heads
 from bpc.oneshot.masks import columns_mask, narrow_keys
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target
+from bpc.results.comparison import this_machine
 from bpc.timing.alternate import available_threads
 from bpc.timing.remember import remembered
 from passes.ir.graph import get_attribute

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bpc.bench.result import Comparison
+from bpc.results.comparison import Comparison
 from bpc.results.result import Figure, Result, ResultError, Unit, Value
 from bpc.tasks.score import Score
 
 if TYPE_CHECKING:
-    from bpc.oneshot.report import OneShotReport
     from bpc.streaming.layers import Layers
     from passes.verify.compare import Agreement
 
@@ -52,25 +51,6 @@ def layer_figures(layers: Layers | None) -> list[Figure]:
             sample=f"{len(layers.compared)} layers on random inputs",
         )
     ]
-
-
-def one_shot_figures(report: OneShotReport) -> list[Figure]:
-    """What pruning without training counted on, and how far outputs moved."""
-    moved = Figure(
-        name="divergence of the outputs",
-        unit="1",
-        small=Value(value=report.divergence),
-        better="lower",
-        sample=f"{report.examples:,} calibration examples",
-    )
-    cost = Figure(
-        name=f"expected cost ({report.unit})",
-        unit="1",
-        original=Value(value=report.original_cost),
-        small=Value(value=report.expected_cost),
-        better="lower",
-    )
-    return [moved, cost]
 
 
 def count(name: str, original: float | None, small: float | None, unit: Unit = "count") -> Figure:

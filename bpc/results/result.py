@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bpc.bench.result import this_machine
 from bpc.errors import MendableError
+from bpc.results.comparison import this_machine
 from bpc.writing import write_text
 
 SCHEMA: Literal["bpc.result/1"] = "bpc.result/1"

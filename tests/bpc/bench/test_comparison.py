@@ -11,8 +11,8 @@ from torch import fx, nn
 
 import passes
 from bpc.bench.comparison import compare, compare_all, matmul_peak
-from bpc.bench.result import comparison_table
 from bpc.emit.onnx import export_onnx
+from bpc.results.comparison import comparison_table
 from bpc.timing.alternate import alternate
 from bpc.timing.feed import random_feed
 

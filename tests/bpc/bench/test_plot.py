@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bpc.bench.plot import speedup_figure
-from bpc.bench.result import Comparison, this_machine
+from bpc.results.comparison import Comparison, this_machine
 from bpc.timing.alternate import Timing
 
 

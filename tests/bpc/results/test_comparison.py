@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from bpc.bench.result import Comparison, Machine, comparison_table, this_machine
+from bpc.results.comparison import Comparison, Machine, comparison_table, this_machine
 from bpc.timing.alternate import Timing
 
 
