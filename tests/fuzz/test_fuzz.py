@@ -1,4 +1,4 @@
-"""200 random programs a day, from a seed that the day gives and a failure prints, and the fuzzer's own parts."""
+"""80 random programs a day, from a seed that the day gives and a failure prints, and the fuzzer's own parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fuzz.program import build, inputs
 from tests.fuzz.reproduce import node_count, script
 from tests.fuzz.run import run_range
 
-CASES = 200
+CASES = 80
 
 
 @pytest.mark.slow
