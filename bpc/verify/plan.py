@@ -96,29 +96,22 @@ class Plan:
 
 
 def _cut(data: Mapping[str, Any]) -> Cut:
-    name, shape, dim = data["parameter"], tuple(_whole(size) for size in data["shape"]), _whole(data["cleared_dim"])
-    keep = {int(d): _indices(name, kept, shape[int(d)]) for d, kept in data["keep"].items()}  # keys of JSON are text
+    name, shape, dim = data["parameter"], tuple(int(size) for size in data["shape"]), int(data["cleared_dim"])
+    keep = {int(d): _indices(name, kept, shape[int(d)]) for d, kept in data["keep"].items()}
     return Cut(shape, keep, _indices(name, data["cleared"], shape[dim]), dim)
 
 
 def _fold(data: Mapping[str, Any]) -> Fold:
-    columns, in_dim = _indices(data["weight"], data["columns"], None), _whole(data["in_dim"])
+    name, columns = data["weight"], _indices(data["weight"], data["columns"], None)
     constants = torch.tensor(data["constants"], dtype=torch.float64)
-    if constants.shape != columns.shape or in_dim not in (0, 1):
-        raise ValueError(f"the fold of {data['weight']} has {len(columns)} columns and {len(constants)} constants")
-    return Fold(data["weight"], data["bias"], in_dim, columns, constants)
-
-
-def _whole(number: object) -> int:
-    """``number``. Raises TypeError for true and 1.5, which would pass for 1."""
-    if type(number) is not int:
-        raise TypeError(f"{number!r} is not a whole number")
-    return number
+    if constants.shape != columns.shape:
+        raise ValueError(f"the fold of {name} has {len(columns)} columns and {len(constants)} constants")
+    return Fold(name, data["bias"], int(_indices(name, [data["in_dim"]], 2)), columns, constants)
 
 
 def _indices(name: str, given: Sequence[int], size: int | None) -> Tensor:
-    """As a tensor. Raises ValueError where they do not ascend, or leave [0, size)."""
-    index = torch.tensor([_whole(number) for number in given], dtype=torch.long)
+    """As a tensor. Raises ValueError where they are no whole numbers, do not ascend, or leave [0, size)."""
+    index = torch.tensor(given if all(type(n) is int for n in given) else [-1], dtype=torch.long)  # not true, nor 1.5
     ascending = bool((index.diff() > 0).all()) and (not len(index) or int(index[0]) >= 0)
     if not ascending or (size is not None and len(index) and int(index[-1]) >= size):
         raise ValueError(f"indices of {name} do not ascend within its size")
