@@ -87,7 +87,10 @@ def rules(**changes: Any) -> dict[str, Any]:
             rules() | {"treshold": {}},
             r"treshold: unknown key \(did you mean 'threshold'\?\); allowed keys: preset, name, r",
         ),
-        ({"preset": "hybrid", "scores": {"lr": 1}}, r"scores\.lr: unknown key; allowed keys: init, start, spread, batches, learning_rate"),
+        (
+            {"preset": "hybrid", "scores": {"lr": 1}},
+            r"scores\.lr: unknown key; allowed keys: init, start, spread, batches, learning_rate",
+        ),
         (
             rules(role="x"),
             r"rules\[0\]\.role: unknown key \(did you mean 'roles'\?\); allowed keys: roles, block, names",
