@@ -39,7 +39,8 @@ docs: install
 figures: install
 	$(BIN)/python benchmarks/overview.py
 	$(BIN)/python benchmarks/oneshot/tables.py
-	$(BIN)/python -m bpc.bench figure results/published.json --plot docs/figures/speedup.png
+	test ! -f results/published.json || \
+		$(BIN)/python -m bpc.bench figure results/published.json --plot docs/figures/speedup.png
 
 # The tutorial is written once; the notebook is made of it.
 notebook: install
