@@ -12,7 +12,7 @@ from bpc.bench.cases import parse_shape, runs
 from bpc.results.comparison import Comparison
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import CommandError, reports_errors
-from bpc.terminal.help import ReadableGroup
+from bpc.terminal.help import ReadableCommand, ReadableGroup
 from bpc.writing import new_file
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _PEERS: list[str] = []
 _NUMBERS: list[int] = []
 
 
-@app.command()
+@app.command(cls=ReadableCommand)
 @reports_errors
 def published(
     number: Annotated[
@@ -102,7 +102,7 @@ def published(
     _write(found, to_json, {"repeats": repeats, "device": device})
 
 
-@app.command()
+@app.command(cls=ReadableCommand)
 @reports_errors
 def figure(
     result: Annotated[Path, typer.Argument(help="What `published --json` wrote.")],
@@ -191,7 +191,7 @@ def _written(graph: Any, path: Path, **options: Any) -> Path:
     return export_onnx(graph, path, check=False, **options).path
 
 
-@app.command()
+@app.command(cls=ReadableCommand)
 @reports_errors
 def baseline(
     shape: Annotated[list[str], typer.Option(help="Batch x length; several times for several.")] = _SHAPES,
@@ -238,7 +238,7 @@ def baseline(
     _write(found, to_json, {"repeats": repeats, "device": "cpu"})
 
 
-@app.command()
+@app.command(cls=ReadableCommand)
 @reports_errors
 def profile(
     dense: Annotated[Path, typer.Argument(help="The dense model's file.")],
