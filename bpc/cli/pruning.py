@@ -86,7 +86,8 @@ class Pruning:
         self.table = remembered(self.out) if choices.resume else None
         if self.table is None and (choices.minutes is not None or choices.dry_run):
             taught = bool(choices.teacher or choices.dense_epochs)
-            self._replan(plan(self.run, self.network, self.asked, taught))
+            timed = self.target is not None and self.target.speedup is not None
+            self._replan(plan(self.run, self.network, self.asked, taught, timed))
 
     def explain(self) -> None:
         """What the spec matches and what a run takes, for --dry-run."""

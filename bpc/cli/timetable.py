@@ -27,6 +27,8 @@ MARGIN = 1.2  # estimates are about so good
 # Seconds of all that comes after a phase begins and is no training (tracing, compiling, saving, timing), for a model of
 # 20 million parameters on two slow cores, with some for every parameter more.
 OTHER = {FINE_TUNING: 70.0, PRUNING: 55.0, FILLING: 45.0}
+# The same, before masks are frozen, of a speed-up that is asked for: small models are exported and timed.
+TIMED = 60.0
 OF_PARAMETERS = 20e6
 
 
@@ -102,8 +104,8 @@ class Timetable:
         return f"epochs: {told}; {steps:,} steps, about {max(self.seconds / 60, 0.1):.1f} minutes from here"
 
 
-def plan(run: Run, model: nn.Module, epochs: dict[str, float], taught: bool) -> Timetable:
-    """From a few steps of the whole model; ``taught``: pruning and filling ask a teacher."""
+def plan(run: Run, model: nn.Module, epochs: dict[str, float], taught: bool, timed: bool = False) -> Timetable:
+    """From a few steps of the whole model; ``taught``: pruning and filling ask a teacher; ``timed``: for a speed-up."""
     step, teacher = step_seconds(run, model), TAUGHT if taught else 0.0
     weights = {FINE_TUNING: 1.0, PRUNING: MASKED + teacher, FILLING: 1.0 + teacher}
     phases = {name: Phase(count, count, weights[name] * step) for name, count in epochs.items() if count}
@@ -112,6 +114,8 @@ def plan(run: Run, model: nn.Module, epochs: dict[str, float], taught: bool) -> 
     size = max(1.0, sum(p.numel() for p in model.parameters()) / OF_PARAMETERS)
     first = next(iter(phases), PRUNING)
     other = {name: size * OTHER[name] + (2 if name == first else 1) * evaluation for name in OTHER}
+    if timed:
+        other |= {name: other[name] + size * TIMED for name in (FINE_TUNING, PRUNING)}
     return Timetable(phases, -(-len(run.data) // run.batch_size), other)
 
 

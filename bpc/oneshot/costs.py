@@ -195,6 +195,18 @@ def measure(
     return [timing.best for timing in time_models(graphs, repeats=repeats, **timing_options(target)).values()]
 
 
+def measured_speedup(graph: fx.GraphModule, masks: Mapping[str, Tensor], target: Target) -> float:
+    """Times as fast as the graph that what the masks leave of it is, both timed in one run as ``target`` says.
+
+    The weights' values do not matter to it. Raises `bpc.timing.alternate.BenchmarkError`.
+    """
+    from bpc.bench.comparison import time_models
+
+    small = passes.shrink(graph, masks, verify=False).graph_module
+    times = time_models({"original": graph, "small": small}, repeats=15, **timing_options(target))
+    return times["original"].best / times["small"].best
+
+
 def timing_options(target: Target) -> dict[str, Any]:
     """What `bpc.bench.comparison.time_models` is told of a target."""
     batch, length = target.shape

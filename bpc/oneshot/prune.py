@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 import passes
 from bpc.costs import Costs, Widths
 from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, examples_of, trace_example
-from bpc.oneshot.costs import counted, measured, probes_of, timing_options
+from bpc.oneshot.costs import counted, measured, measured_speedup, probes_of
 from bpc.oneshot.divergence import mean_divergence
 from bpc.oneshot.estimate import compared_batches, describe_estimate, probe_batches
 from bpc.oneshot.heads import Heads, find_heads
@@ -234,8 +234,6 @@ class _Problem:
 
         The weights' values do not matter to the speed, so that nothing needs to be refitted for this.
         """
-        from bpc.bench.comparison import time_models
-
         wanted = self.target.speedup
         assert wanted is not None
         budget, best = costs.total() / wanted, (selection, 1.0)
@@ -243,9 +241,7 @@ class _Problem:
             masks = self.masks(ladders, selection)
             if not masks:
                 return selection, 1.0
-            small = passes.shrink(self.graph, masks, verify=False).graph_module
-            times = time_models({"original": self.graph, "small": small}, repeats=15, **timing_options(self.target))
-            speedup = times["original"].best / times["small"].best
+            speedup = measured_speedup(self.graph, masks, self.target)
             if abs(speedup / wanted - 1) < abs(best[1] / wanted - 1):
                 best = selection, speedup
             if abs(speedup / wanted - 1) <= _CLOSE:

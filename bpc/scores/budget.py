@@ -5,7 +5,7 @@ The cost of the structure that the masks leave falls from the whole model's C₀
     C(p) = C₁ + (C₀ − C₁)·c³,       c as in `bpc.scores.schedule`
 
 and at every step the threshold is the lowest one that costs no more. Once c = 0 the masks are frozen, and the rest of
-the run recovers. Scores are the only state, so that a resumed run, and every rank, decides alike.
+the run recovers. Scores and prices are the only state, so that a resumed run, and every rank, decides alike.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Budget(nn.Module):
 
     prices: Tensor
     frozen: Tensor
+    measured: Tensor
 
     def __init__(self, units: Sequence[Units], costs: Costs, wanted: float, masks: Mapping[str, BlockMask]) -> None:
         super().__init__()
@@ -56,6 +57,7 @@ class Budget(nn.Module):
         tables += [np.array([*costs.shares.get(u.name, (0.0, 0.0)), *costs.tables[u.name]]) for u in self.units]
         self.register_buffer("prices", torch.from_numpy(np.concatenate(tables).astype(np.float64)))
         self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))  # rounds of measuring, for who does it
         for weight, mask in masks.items():
             self.register_buffer(_frozen_name(weight), torch.ones(mask.plan.grid, dtype=torch.bool))
         self._frozen = False  # the same as a bool: read every step, without waiting for a device
@@ -91,6 +93,30 @@ class Budget(nn.Module):
         everything = Cut(np.finfo(np.float64).max, np.finfo(np.float64).max)
         costs, levels = self.costs(), self._levels()
         return self._cost(costs, levels, everything), self._cost(costs, levels, Cut())
+
+    @torch.no_grad()
+    def correct(self, share: float) -> bool:
+        """Scale what units save, so that what would be compiled now costs ``share`` of the whole, as was measured.
+
+        The whole model's cost stays, and so does the target's. False, and nothing changed, where that says that
+        nothing is saved, or that the target is out of reach.
+        """
+        before, whole = self.prices.clone(), self.costs().total()
+        saved = whole - self.cost(final=True)
+        if saved <= 0 or share >= 1:
+            return False
+        factor = (1 - share) * whole / saved
+        prices, start = self.prices, 2
+        prices[1] = whole - factor * (whole - prices[1])
+        for units in self.units:
+            prices[start + 2 : start + 3 + units.count] *= factor
+            start += 3 + units.count
+        self._final = None
+        if self.wanted < self.reach()[0]:
+            prices.copy_(before)
+            self._final = None
+            return False
+        return True
 
     # ---- the clock -------------------------------------------------------------------------------------------------
 

@@ -105,6 +105,12 @@ class PruningProgress(TrainerCallback):
             self.console.print(text, highlight=False, soft_wrap=True)
             self.next_line = state.global_step + max(1, state.max_steps // LINES_WITHOUT_TERMINAL)
 
+    def say(self, text: str) -> None:
+        """Print a sentence above the bar, in a run that this process shows."""
+        if self.progress is not None:
+            self.console.print(text, highlight=False, soft_wrap=True)
+            tell("note", text=text)
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -21,6 +21,7 @@ from bpc.train.importance import start_scores
 from bpc.train.optimizer import schedule_scores, score_groups, separate_scores, set_score_rate
 from bpc.train.progress import PruningProgress
 from bpc.train.refuse import refuse_masks_without_program, refuse_sharded, refuse_wrappers
+from bpc.train.remeasure import remeasure
 from bpc.train.scores import score_learning_rate
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class Trainer(DistillingTrainer):
         if self._begins:
             self._begins = False
             self._start_scores()
-        self.mask_set.set_progress(self._done())
+        self._advance()
         penalty = None
         if self.accelerator.sync_gradients:  # once a step: the same on all ranks, over which gradients are averaged
             penalty = self.mask_set.regularization()
@@ -204,6 +205,15 @@ class Trainer(DistillingTrainer):
             )
         self._step_items = items
 
+    def _advance(self) -> None:
+        """Move the masks to where the run is. A speed-up that is asked for is measured on the way."""
+        assert self.program is not None
+        assert self.mask_set is not None
+        if note := remeasure(self.program, self._done(), measures=self.is_world_process_zero()):
+            logger.info(note)
+            self._progress_bar.say(note)
+        self.mask_set.set_progress(self._done())
+
     def _done(self) -> float:
         """The finished share of the run."""
         return min(1.0, self.state.global_step / max(self.state.max_steps, 1))
@@ -228,7 +238,7 @@ class Trainer(DistillingTrainer):
         if self.mask_set is not None and "loss" in logs:
             self.mask_set.check_scores()  # before more hours go into a run that diverged
             if (budget := self.mask_set.budget) is not None:
-                self.mask_set.set_progress(self._done())  # the scores have moved since the step chose its masks
+                self._advance()  # the scores have moved since the step chose its masks
                 whole = budget.costs().total()
                 logs["cost"] = round(budget.cost() / whole, 4)
                 logs["cost_asked"] = round(budget.wanted / whole, 4)

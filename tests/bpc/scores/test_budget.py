@@ -188,3 +188,37 @@ def test_scores_get_gradients_until_the_masks_are_frozen() -> None:
         assert stored is not None
         assert stored.grad is not None
         assert bool(stored.grad.any())
+
+
+def test_prices_can_be_corrected_by_what_a_structure_costs() -> None:
+    """What the masks would leave costs what was measured; the whole model, and the target, what they did."""
+    masks = made(40.0)
+    masks.set_progress(0.5)
+    budget = masks.budget
+    assert budget is not None
+    left = masks.masks()
+    said = budget.cost(final=True) / WHOLE
+    assert budget.correct(1.1 * said)
+    assert (budget.costs().total(), budget.wanted) == (pytest.approx(WHOLE), 40.0)
+    frozen = masks.masks()
+    assert sum(int(m.sum()) for m in frozen.values()) < sum(int(m.sum()) for m in left.values())
+    # The same structure as before, at the new prices.
+    saved = WHOLE - cost_of(frozen)
+    assert budget.cost(final=True) == pytest.approx(WHOLE - saved * (1 - 1.1 * said) / (1 - said))
+    other = made(40.0)
+    other.load_state_dict(masks.state_dict())
+    assert other.budget is not None
+    assert other.budget.costs().total() == pytest.approx(WHOLE)
+    assert other.budget.cost(final=True) == budget.cost(final=True)
+
+
+@pytest.mark.parametrize("share", [1.0, 1.3, 0.95])
+def test_a_correction_that_leaves_no_way_to_the_target_is_refused(share: float) -> None:
+    masks = made(10.0)
+    masks.set_progress(0.5)
+    budget = masks.budget
+    assert budget is not None
+    before, left = budget.prices.clone(), masks.masks()
+    assert not budget.correct(share)
+    assert torch.equal(budget.prices, before)
+    assert all(torch.equal(mask, left[name]) for name, mask in masks.masks().items())
