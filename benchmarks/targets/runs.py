@@ -226,7 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="print what was found, and run nothing")
     given = parser.parse_args(arguments)
     if given.table:
-        return print(table(json.loads(given.out.read_text())["runs"]), end="")
+        print(table(json.loads(given.out.read_text())["runs"]), end="")
+        return
     given.state.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     known = json.loads(given.out.read_text())["runs"] if given.out.exists() else {}
