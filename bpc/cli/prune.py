@@ -62,7 +62,7 @@ def prune(
     dense_learning_rate: Annotated[float, typer.Option(min=0, help="Of that fine-tuning.")] = 5e-5,
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the training data.")] = 4.0,
     fill_epochs: Annotated[float, typer.Option(min=0, help="More passes, where the spec says to fill.")] = 2.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step, on all ranks together.")] = 32,
     learning_rate: Annotated[
         float, typer.Option(min=0, help="Of the weights; the scores' is chosen by the run's length.")
     ] = 3e-5,
@@ -122,14 +122,18 @@ def prune(
 
     With a target the small model costs what was asked; without one, the spec's λ and threshold decide.
     """
+    from bpc import ranks
     from bpc.cli.choices import Choices
     from bpc.cli.pruning import Pruning
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
 
     console = quiet_console()
-    check_directory("--out", out, model)
-    claim_directory(context, "--out", out)
+    context.with_resource(ranks.joined())
+    with ranks.ahead():
+        check_directory("--out", out, model)
+        if ranks.is_first():
+            claim_directory(context, "--out", out)
     target = None
     if any(t is not None for t in (target_speedup, target_params, target_density, target_bytes)):
         target = target_of(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bpc import ranks
 from bpc.cli.choices import Choices
 from bpc.cli.fingerprint import check_same_run, digest_of_file, digest_of_rows, digest_of_weights
 from bpc.cli.leftovers import CHECKPOINTS, TEACHER, check_output, remove_checkpoints
@@ -28,6 +29,8 @@ from bpc.cli.timetable import (
     step_seconds,
 )
 from bpc.cli.training import Run, has_fast_bf16, load_for, load_teacher
+from bpc.cli.trust import TRUSTED
+from bpc.dense import load
 from bpc.hub.load import WEIGHT_FILES
 from bpc.inputs import example_inputs
 from bpc.program import Program, compile
@@ -37,6 +40,7 @@ from bpc.scores.files import save_masks
 from bpc.scores.structure import live_structure
 from bpc.spec import explain, load_spec, resolve
 from bpc.terminal.console import print_whole
+from bpc.terminal.errors import CommandError
 from bpc.terminal.events import phase
 from bpc.train import Trainer, ask_once, fill_zeros
 from bpc.writing import new_files, write_text
@@ -53,11 +57,23 @@ if TYPE_CHECKING:
 
 
 class Pruning:
-    """A run: the data and the model are read here, so that whatever is wrong with them is said before any work."""
+    """A run: the data and the model are read here, so that whatever is wrong with them is said before any work.
+
+    Started on several ranks, all of them read, train and hold the masks; the first also writes, measures and compiles.
+    """
 
     def __init__(self, choices: Choices, target: Target | None, console: Console) -> None:
         self.choices, self.target, self.console, self.out = choices, target, console, choices.out
         self.began = time.perf_counter()
+        with ranks.ahead():
+            self._read()
+        if self.table is None and (choices.minutes is not None or choices.dry_run):
+            taught = bool(choices.teacher or choices.dense_epochs)
+            timed = target is not None and target.speedup is not None
+            self._replan(plan(self.run, self.network, self.asked, taught, timed))
+
+    def _read(self) -> None:
+        choices, console = self.choices, self.console
         self.rules: Spec = load_spec(json.loads(choices.spec) if choices.spec.startswith("{") else choices.spec)
         check_output(self.out, self.rules, choices.resume, choices.force)
         names = column_names(choices.columns, text=choices.text, pair=choices.pair, label=choices.label)
@@ -75,6 +91,11 @@ class Pruning:
         console.print(f"{kind.name}: {len(self.rows):,} examples{told}")
         self.task = task
         bf16 = has_fast_bf16() if choices.bf16 is None else choices.bf16
+        if choices.batch_size % ranks.count():
+            raise CommandError(
+                f"--batch-size {choices.batch_size} is that of a step on all ranks together, and cannot be divided "
+                f"among {ranks.count()}: give a multiple of {ranks.count()}"
+            )
         self.run = Run(task, task.encode(self.rows), held_out, choices.batch_size, bf16, choices.seed)
         torch.manual_seed(choices.seed)  # a new head is random
         self.start, self.teacher = choices.model, choices.teacher
@@ -84,10 +105,6 @@ class Pruning:
         epochs = {FINE_TUNING: choices.dense_epochs, PRUNING: choices.epochs, FILLING: choices.fill_epochs}
         self.asked = epochs if self.rules.fill else {**epochs, FILLING: 0.0}
         self.table = remembered(self.out) if choices.resume else None
-        if self.table is None and (choices.minutes is not None or choices.dry_run):
-            taught = bool(choices.teacher or choices.dense_epochs)
-            timed = self.target is not None and self.target.speedup is not None
-            self._replan(plan(self.run, self.network, self.asked, taught, timed))
 
     def explain(self) -> None:
         """What the spec matches and what a run takes, for --dry-run."""
@@ -100,15 +117,29 @@ class Pruning:
 
     def work(self) -> None:
         """All phases, then the table."""
-        self._claim()
+        with ranks.ahead():
+            self._claim()
         if self.asked[FINE_TUNING]:
             self._fine_tune()
+        with ranks.ahead():
+            outcome = self._original() if ranks.is_first() else None
+        program = self._prune()
+        with ranks.ahead():
+            dense = self._compile(program)
+        if self.rules.fill:
+            assert dense is not None
+            self._fill(program, dense)
+        with ranks.ahead():
+            if outcome is not None and dense is not None:
+                self._conclude(outcome, dense)
+
+    def _original(self) -> Outcome:
         outcome = Outcome(self.run, self.rows, self.network, [] if self.new else self.run.scores(self.network))
         if outcome.original:
             self.console.print(f"original: {', '.join(map(str, outcome.original))}")
-        program, dense = self._prune()
-        if self.rules.fill:
-            self._fill(program, dense)
+        return outcome
+
+    def _conclude(self, outcome: Outcome, dense: DenseModel) -> None:
         dense.save_pretrained(self.out / "small")
         self._save_processors(self.out / "small")
         with phase(self.console, "measuring"):
@@ -148,10 +179,12 @@ class Pruning:
             "bf16": self.run.bf16,
             "target": None if self.target is None else str(self.target),
         }
-        check_same_run(self.out, about, choices.resume)
         self.about = about
         if self.run.held_out is not None:
             self.inputs["held out"] = digest_of_rows(self.run.held_out)
+        if not ranks.is_first():
+            return
+        check_same_run(self.out, about, choices.resume)
         if choices.force and not choices.resume:
             remove_checkpoints(self.out)
         if self.table is not None:
@@ -173,18 +206,28 @@ class Pruning:
         self.start = self.out / "original"
         if not (self.start / "config.json").exists():
             self._train(FINE_TUNING, self.choices.dense_learning_rate, model=self.network)
-            self._save(self.network, self.start)
+            with ranks.ahead():
+                self._save(self.network, self.start)
         self.network, self.new = self._load()
         self.teacher = self.teacher or self.start
 
-    def _prune(self) -> tuple[Program, DenseModel]:
+    def _prune(self) -> Program:
         if self.target is not None and self.target.speedup is not None:
             self.console.print("timing the model, unless this machine remembers it")
         inputs = example_inputs(self.network, self.task.tokenizer)
-        program = compile(self.network, self.rules, inputs, target=self.target, rewind=self.choices.rewind)
-        write_text(self.out / "spec.json", self.rules.model_dump_json(indent=1))
-        self._ask_teacher()
-        trainer = self._train(PRUNING, self.choices.learning_rate, program=program)
+        with ranks.ahead():  # times are remembered: one rank takes them, while the others rest
+            program = compile(self.network, self.rules, inputs, target=self.target, rewind=self.choices.rewind)
+        if ranks.is_first():
+            write_text(self.out / "spec.json", self.rules.model_dump_json(indent=1))
+        with ranks.ahead():
+            self._ask_teacher()
+        self.logs = {PRUNING: self._train(PRUNING, self.choices.learning_rate, program=program).state.log_history}
+        return program
+
+    def _compile(self, program: Program) -> DenseModel | None:
+        """The small model; on the other ranks as it is read from what the first has saved, if it is to be filled."""
+        if not ranks.is_first():
+            return load(self.out / "small", trust_remote_code=TRUSTED.get()) if self.rules.fill else None
         masks = program.masks()
         save_masks(masks, self.out / "masks.safetensors")
         with phase(self.console, "compiling"):
@@ -193,11 +236,12 @@ class Pruning:
             self.console.print(f"asked for {self.target}: {program.describe_cost()}")
         self.console.print(str(dense.report))
         self.drawn = (program.plain_graph(), masks)
-        self.logs = {PRUNING: trainer.state.log_history}
         self.structure = live_structure(program.mask_set, final=True)
         program.detach()
         self._save(self.network, self.out / "masked")
-        return program, dense
+        if self.rules.fill and ranks.count() > 1:
+            dense.save_pretrained(self.out / "small")
+        return dense
 
     def _report(self, dense: DenseModel, result: Result) -> Path:
         out, (graph, masks) = self.out, self.drawn
@@ -240,7 +284,7 @@ class Pruning:
             self.task.collator(self.taught),
             self.out / TEACHER,
             key=key,
-            batch_size=self.choices.batch_size,
+            batch_size=self.run.share,
         )
         if known is not None:
             self.run, self.taught = replace(self.run, data=known), None
@@ -252,14 +296,15 @@ class Pruning:
         if timed and self.table is not None and phase in self.table.phases:  # a phase of no epochs is not there
             trained = what["program"].module if "program" in what else what["model"]
             self._replan(self.table.started(phase, step_seconds(self.run, trained, teacher)))
-            remember(self.out, self.table)
+            if ranks.is_first():
+                remember(self.out, self.table)
         return self.run.train(checkpoints, self._epochs(phase), learning_rate, phase, teacher=teacher, **what)
 
     def _epochs(self, phase: str) -> float:
         return self.asked[phase] if self.table is None else self.table.epochs(phase)
 
     def _replan(self, table: Timetable) -> None:
-        """Cut what is left to the time that is left."""
+        """Cut what is left to the time that is left, by the clock of the first rank."""
         over = ""
         if self.choices.minutes is not None:
             left = 60 * self.choices.minutes - (time.perf_counter() - self.began)
@@ -268,7 +313,7 @@ class Pruning:
         self.console.print(str(table))
         if over and self.table is None:  # said once
             self.console.print(over, style="yellow", highlight=False, soft_wrap=True)
-        self.table = table
+        self.table = ranks.from_first(table)
 
     def _load(self) -> tuple[Any, list[str]]:
         network, new = load_for(self.task, self.start)
@@ -280,6 +325,8 @@ class Pruning:
             network.get_input_embeddings().requires_grad_(False)
 
     def _save(self, network: Any, directory: Path) -> None:
+        if not ranks.is_first():
+            return
         with new_files(directory, keystones=("config.json",), replaces=WEIGHT_FILES) as staged:
             network.save_pretrained(staged)
         self._save_processors(directory)

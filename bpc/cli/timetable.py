@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bpc import ranks
 from bpc.cli.training import Run
 from bpc.train.taught import PREFIX
 from bpc.writing import write_text
@@ -110,7 +111,7 @@ def plan(run: Run, model: nn.Module, epochs: dict[str, float], taught: bool, tim
     weights = {FINE_TUNING: 1.0, PRUNING: MASKED + teacher, FILLING: 1.0 + teacher}
     phases = {name: Phase(count, count, weights[name] * step) for name, count in epochs.items() if count}
     held_out = 0 if run.held_out is None else len(run.held_out)
-    evaluation = -(-held_out // run.batch_size) * step * FORWARD  # of the small model, and of the original at first
+    evaluation = -(-held_out // run.share) * step * FORWARD  # of the small model, and of the original at first
     size = max(1.0, sum(p.numel() for p in model.parameters()) / OF_PARAMETERS)
     first = next(iter(phases), PRUNING)
     other = {name: size * OTHER[name] + (2 if name == first else 1) * evaluation for name in OTHER}
@@ -120,7 +121,7 @@ def plan(run: Run, model: nn.Module, epochs: dict[str, float], taught: bool, tim
 
 
 def step_seconds(run: Run, model: nn.Module, teacher: nn.Module | None = None) -> float:
-    """Time a few training steps, which leave the model and the random numbers as they were."""
+    """Time a few training steps, which leave the model and the random numbers as they were; all ranks take part."""
     collate = run.collator(model)
     batches = [collate([run.data[i] for i in rows]) for rows in _typical(run)]
     device = next(model.parameters()).device
@@ -138,6 +139,7 @@ def step_seconds(run: Run, model: nn.Module, teacher: nn.Module | None = None) -
                     with torch.no_grad():
                         teacher(**inputs)
             loss.backward()
+            ranks.average([p.grad for p in model.parameters() if p.grad is not None])
             seconds.append(time.perf_counter() - started)
             model.zero_grad(set_to_none=True)
     model.train(training)
@@ -149,10 +151,10 @@ def step_seconds(run: Run, model: nn.Module, teacher: nn.Module | None = None) -
 def _typical(run: Run) -> list[list[int]]:
     """Rows of some batches as training makes them: of one length each, short and long; the first is to warm up."""
     generator = torch.Generator().manual_seed(run.seed)
-    rows = torch.randperm(len(run.data), generator=generator)[: SAMPLE * run.batch_size].tolist()
+    rows = torch.randperm(len(run.data), generator=generator)[: SAMPLE * run.share].tolist()
     if run.task.tokenizer is not None:
         rows.sort(key=lambda i: len(run.data[i]["input_ids"]))
-    size = min(run.batch_size, len(rows))
+    size = min(run.share, len(rows))
     starts = [round(k / STEPS * (len(rows) - size)) for k in range(1, STEPS)]
     return [rows[start : start + size] for start in (starts[0], *starts)]
 

@@ -11,6 +11,7 @@ import transformers
 import typer
 from torch import nn
 
+from bpc import ranks
 from bpc.cli.models import pretrained, some
 from bpc.cli.tasks import own_classes
 from bpc.cli.trust import TRUSTED
@@ -37,9 +38,14 @@ class Run:
     task: Task
     data: Any  # encoded rows, `bpc.train.Taught` where a teacher was asked before
     held_out: Dataset | None
-    batch_size: int
+    batch_size: int  # of a step, on all ranks together
     bf16: bool
     seed: int
+
+    @property
+    def share(self) -> int:
+        """The rows of a step that each rank takes."""
+        return self.batch_size // ranks.count()
 
     def collator(self, model: nn.Module) -> Any:
         """From encoded rows to a padded batch."""
@@ -63,7 +69,7 @@ class Run:
             args=transformers.TrainingArguments(
                 output_dir=str(checkpoints),
                 num_train_epochs=epochs,
-                per_device_train_batch_size=self.batch_size,
+                per_device_train_batch_size=self.share,
                 learning_rate=learning_rate,
                 warmup_steps=WARM_UP,
                 logging_steps=10,
@@ -81,11 +87,18 @@ class Run:
                 remove_unused_columns=False,  # the task gives what the model takes
             ),
         )
-        trainer.train(resume_from_checkpoint=newest_complete(checkpoints))
+        with ranks.ahead():
+            newest = newest_complete(checkpoints)
+        trainer.train(resume_from_checkpoint=newest)
+        if ranks.count() > 1:
+            # DistributedDataParallel holds the process group: freed last, as the interpreter ends, it may wait for ever
+            trainer.model_wrapped = trained
+            trainer.accelerator.free_memory()
         if stop.signal is not None:
-            typer.echo(
-                f"stopped at step {trainer.state.global_step} of {title}; the same command with --resume goes on"
-            )
+            if ranks.is_first():
+                typer.echo(
+                    f"stopped at step {trainer.state.global_step} of {title}; the same command with --resume goes on"
+                )
             raise typer.Exit(128 + stop.signal)
         return trainer
 
@@ -93,7 +106,7 @@ class Run:
         """The task's metrics on the held-out rows; none without such rows."""
         if self.held_out is None:
             return []
-        return evaluate(self.task, by_module(model), self.held_out, self.batch_size, model)
+        return evaluate(self.task, by_module(model), self.held_out, self.share, model)
 
 
 def load_for(task: Task, directory: Path) -> tuple[nn.Module, list[str]]:

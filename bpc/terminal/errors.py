@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from bpc import ranks
 from bpc.terminal.events import tell_end
 from bpc.terminal.options import DEBUG
 from bpc.terminal.signals import Terminated, terminable
@@ -21,7 +22,10 @@ class CommandError(Exception):
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Print known errors without a traceback, and exit with the code the help text promises."""
+    """Print known errors without a traceback, and exit with the code the help text promises.
+
+    Of several ranks the first says how a run ended; the others only what they alone met with, and their number.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -29,10 +33,10 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             with terminable():
                 command(*args, **kwargs)
         except Terminated:
-            typer.secho("terminated", fg="yellow", err=True)
+            _say("terminated", "yellow", of_all=True)
             raise _left(TERMINATED, "terminated") from None
         except KeyboardInterrupt:
-            typer.secho("interrupted", fg="yellow", err=True)
+            _say("interrupted", "yellow", of_all=True)
             raise _left(INTERRUPTED, "interrupted") from None
         except typer.Exit as left:
             tell_end(left.exit_code)
@@ -40,22 +44,30 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Abort, typer.BadParameter) as error:
             tell_end(WRONG, str(error))
             raise
+        except ranks.FirstFailed:
+            raise typer.Exit(FAILED) from None
         except Exception as error:
             code = _exit_code(error)
             if DEBUG.get():
                 traceback.print_exception(error)
             if code is None:
-                typer.secho(
+                _say(
                     f"unexpected {type(error).__name__}: {error}\nThis is a bug of bpc, or of a library under it: "
                     "please report it with what `bpc --debug …` prints",
-                    fg="red",
-                    err=True,
+                    "red",
                 )
                 raise _left(BUG, f"{type(error).__name__}: {error}") from error
-            typer.secho(f"error: {error}", fg="red", err=True)
+            _say(f"error: {error}", "red")
             raise _left(code, str(error)) from None
 
     return run
+
+
+def _say(text: str, colour: str, *, of_all: bool = False) -> None:
+    if ranks.is_first():
+        typer.secho(text, fg=colour, err=True)
+    elif not of_all:
+        typer.secho(f"rank {ranks.rank()}: {text}", fg=colour, err=True)
 
 
 def _left(code: int, message: str) -> typer.Exit:

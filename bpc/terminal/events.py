@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from bpc import ranks
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
@@ -54,7 +56,7 @@ _LOG: ContextVar[_Log | None] = ContextVar("log_json", default=None)
 
 
 def _open(context: typer.Context, file: Path | None) -> Path | None:
-    if context.resilient_parsing:
+    if context.resilient_parsing or not ranks.is_first():
         return file
     try:
         _LOG.set(None if file is None else _Log(file, context))

@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers send before they kill
@@ -14,6 +15,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers send b
 
 class ResumableInterrupt(TrainerCallback):
     """The first Ctrl-C or SIGTERM saves and stops; a second one kills the process as usual.
+
+    A signal to any rank of a distributed run stops all of them, after the same step.
 
     Attributes:
         signal: the number of the signal that stopped the run; None where none did. The checkpoint lies in
@@ -45,6 +48,10 @@ class ResumableInterrupt(TrainerCallback):
             self._previous = {number: signal.signal(number, self._stop) for number in _SIGNALS}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            sent = torch.tensor(self.signal or 0, device=args.device)
+            torch.distributed.all_reduce(sent, torch.distributed.ReduceOp.MAX)
+            self.signal = int(sent) or None
         if self.interrupted:
             control.should_save = True
             control.should_training_stop = True

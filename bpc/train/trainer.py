@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import number_of_arguments
 
 from bpc.scores import MaskSet
@@ -22,6 +23,7 @@ from bpc.train.optimizer import schedule_scores, score_groups, separate_scores, 
 from bpc.train.progress import PruningProgress
 from bpc.train.refuse import refuse_masks_without_program, refuse_sharded, refuse_wrappers
 from bpc.train.remeasure import remeasure
+from bpc.train.sampling import GroupedByLength
 from bpc.train.scores import score_learning_rate
 
 if TYPE_CHECKING:
@@ -166,6 +168,15 @@ class Trainer(DistillingTrainer):
         logger.info(note)
         self._progress_bar.note = note
         return rate
+
+    # ---- data ------------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return GroupedByLength(sampler.batch_size * self.args.world_size, sampler.lengths, seed)
 
     # ---- a step: clock, losses -------------------------------------------------------------------------------------
 

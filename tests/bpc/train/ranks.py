@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch.distributed.fsdp import fully_shard
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 import bpc
+from bpc.train import ResumableInterrupt
 from tests.bpc.train.test_proportion import SPEC, classifier, language_model, rows, run
 
 
@@ -37,6 +39,7 @@ def main(out: Path) -> None:
         found = run(make, rows(make.__name__), arguments)
         torch.save(found, out / f"{make.__name__}-{os.environ['RANK']}.pt")
     torch.save(to_a_target(out, settings), out / f"target-{os.environ['RANK']}.pt")
+    torch.save(stopped(out), out / f"stopped-{os.environ['RANK']}.pt")
     (out / f"refusals-{os.environ['RANK']}.txt").write_text("\n".join(refusals(out, settings)))
 
 
@@ -52,6 +55,40 @@ def to_a_target(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     bpc.Trainer(program=program, args=arguments, train_dataset=rows("classifier")).train()
     scores = {name: score.detach() for name, score in program.mask_set.scores.items()}
     return {"masks": program.masks(), "scores": scores, "prices": budget.prices, "cost": budget.cost()}
+
+
+class SecondIsTerminated(TrainerCallback):
+    """SIGTERM reaches the second rank alone, within its third step."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if os.environ["RANK"] == "1" and state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def to_the_end(out: Path, rows_of_a_rank: int, *callbacks: Any, resume: bool = False) -> bpc.Trainer:
+    """Six steps, or what is left of them, of rows in an order that lengths and seed decide."""
+    arguments = TrainingArguments(
+        str(out),
+        num_train_epochs=3,
+        per_device_train_batch_size=rows_of_a_rank,
+        train_sampling_strategy="group_by_length",
+        learning_rate=1e-2,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        use_cpu=True,
+    )
+    program = bpc.compile(classifier(0), SPEC)
+    trainer = bpc.Trainer(program=program, args=arguments, train_dataset=rows("classifier"), callbacks=[*callbacks])
+    trainer.train(resume_from_checkpoint=resume or None)
+    return trainer
+
+
+def stopped(out: Path) -> dict[str, Any]:
+    """How a run of the two ranks ended of which one was told to stop."""
+    stop = ResumableInterrupt()
+    trainer = to_the_end(out / "stopped", 2, SecondIsTerminated(), stop)
+    return {"step": trainer.state.global_step, "signal": stop.signal}
 
 
 def refusals(out: Path, settings: dict[str, Any]) -> list[str]:

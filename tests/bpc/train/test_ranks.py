@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.bpc.train.ranks import to_the_end
 from tests.bpc.train.test_proportion import assert_same, classifier, expected, language_model, rows
 
 ROOT = Path(__file__).parents[3]
@@ -64,6 +66,16 @@ def test_ranks_agree_on_what_a_target_leaves(two_ranks: Path) -> None:
     assert torch.equal(first["prices"], second["prices"])
     assert not all(mask.all() for mask in first["masks"].values())
     assert first["cost"] == second["cost"] <= float(first["prices"][0])
+
+
+def test_a_signal_to_one_rank_stops_both_and_one_process_goes_on(two_ranks: Path, tmp_path: Path) -> None:
+    for rank in "01":
+        assert torch.load(two_ranks / f"stopped-{rank}.pt") == {"step": 3, "signal": signal.SIGTERM}
+    resumed, whole = to_the_end(two_ranks / "stopped", 4, resume=True), to_the_end(tmp_path / "whole", 4)
+    assert resumed.state.global_step == whole.state.global_step == 6
+    found, wanted = resumed.program.module.state_dict(), whole.program.module.state_dict()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_sharded_parameters_are_refused_by_name(two_ranks: Path) -> None:
