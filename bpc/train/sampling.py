@@ -1,8 +1,9 @@
-"""Rows of like lengths together, in an order that does not depend on how a step is cut among ranks."""
+"""The order of rows, which does not depend on how a step is cut among ranks, nor on where a run was interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -31,3 +32,16 @@ class GroupedByLength(LengthGroupedSampler):
     def __iter__(self) -> Iterator[int]:
         self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return super().__iter__()
+
+
+def begin_epoch(loader: Any, epoch: int) -> None:
+    """Tell the sampler at the bottom of a data loader which epoch begins.
+
+    accelerate's ``set_epoch`` does not reach it once a loader is both cut among ranks and told to skip what a
+    checkpoint has seen: a run resumed on several ranks would read the first epoch's order again.
+    """
+    while (inner := getattr(loader, "batch_sampler", None)) is not None:
+        loader = inner
+    sampler: Any = getattr(loader, "sampler", None)
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)

@@ -23,7 +23,7 @@ from bpc.train.optimizer import schedule_scores, score_groups, separate_scores, 
 from bpc.train.progress import PruningProgress
 from bpc.train.refuse import refuse_masks_without_program, refuse_sharded, refuse_wrappers
 from bpc.train.remeasure import remeasure
-from bpc.train.sampling import GroupedByLength
+from bpc.train.sampling import GroupedByLength, begin_epoch
 from bpc.train.scores import score_learning_rate
 
 if TYPE_CHECKING:
@@ -177,6 +177,10 @@ class Trainer(DistillingTrainer):
             return sampler
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return GroupedByLength(sampler.batch_size * self.args.world_size, sampler.lengths, seed)
+
+    def _run_epoch(self, model: Any, epoch: int, train_dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        begin_epoch(train_dataloader, epoch)
+        return super()._run_epoch(model, epoch, train_dataloader, *args, **kwargs)
 
     # ---- a step: clock, losses -------------------------------------------------------------------------------------
 

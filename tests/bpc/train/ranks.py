@@ -85,10 +85,12 @@ def to_the_end(out: Path, rows_of_a_rank: int, *callbacks: Any, resume: bool = F
 
 
 def stopped(out: Path) -> dict[str, Any]:
-    """How a run of the two ranks ended of which one was told to stop."""
+    """How a run of the two ranks ended of which one was told to stop, and what it is once it has gone on."""
     stop = ResumableInterrupt()
     trainer = to_the_end(out / "stopped", 2, SecondIsTerminated(), stop)
-    return {"step": trainer.state.global_step, "signal": stop.signal}
+    step = trainer.state.global_step
+    resumed = to_the_end(out / "stopped", 2, resume=True)
+    return {"step": step, "signal": stop.signal, "state": resumed.program.module.state_dict()}
 
 
 def refusals(out: Path, settings: dict[str, Any]) -> list[str]:

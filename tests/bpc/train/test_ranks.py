@@ -68,14 +68,19 @@ def test_ranks_agree_on_what_a_target_leaves(two_ranks: Path) -> None:
     assert first["cost"] == second["cost"] <= float(first["prices"][0])
 
 
-def test_a_signal_to_one_rank_stops_both_and_one_process_goes_on(two_ranks: Path, tmp_path: Path) -> None:
-    for rank in "01":
-        assert torch.load(two_ranks / f"stopped-{rank}.pt") == {"step": 3, "signal": signal.SIGTERM}
+def test_a_signal_to_one_rank_stops_both_and_one_or_two_go_on(two_ranks: Path, tmp_path: Path) -> None:
     resumed, whole = to_the_end(two_ranks / "stopped", 4, resume=True), to_the_end(tmp_path / "whole", 4)
     assert resumed.state.global_step == whole.state.global_step == 6
-    found, wanted = resumed.program.module.state_dict(), whole.program.module.state_dict()
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    assert whole.program is not None
+    assert resumed.program is not None
+    found = {"one": resumed.program.module.state_dict()}
+    for rank in "01":
+        left = torch.load(two_ranks / f"stopped-{rank}.pt")
+        assert (left["step"], left["signal"]) == (3, signal.SIGTERM)
+        found[rank] = left["state"]
+    for name, value in whole.program.module.state_dict().items():
+        for who, state in found.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4, msg=f"{name}, {who}")
 
 
 def test_sharded_parameters_are_refused_by_name(two_ranks: Path) -> None:
