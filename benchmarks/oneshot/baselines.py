@@ -19,6 +19,7 @@ from bpc.oneshot.ladder import Ladder
 from bpc.oneshot.ladders import input_of, weight_of
 from bpc.oneshot.stream import Runner, Sweep, Timeline
 from bpc.oneshot.sublayers import Sublayer
+from passes.ir.graph import GraphTensors
 
 Scores = dict[str, Tensor]  # by sublayer: one number per unit, more is needed more
 Kept = dict[str, int]
@@ -156,7 +157,7 @@ def by_influence(setup: Calibrated) -> list[int]:
 
 def _columns(setup: Calibrated, s: Sublayer) -> Tensor:
     """The weight as (out, units, size)."""
-    weight = weight_of(setup.graph, s).double()
+    weight = weight_of(GraphTensors(setup.graph), s).double()
     return weight.reshape(len(weight), s.count, s.size)
 
 

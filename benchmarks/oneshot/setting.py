@@ -23,8 +23,8 @@ from bpc.oneshot.masks import columns_mask
 from bpc.oneshot.repair import repair
 from bpc.oneshot.resume import Saved
 from bpc.oneshot.search import Selection
+from bpc.oneshot.stream import Original
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
-from passes.ir.graph import get_attribute
 from passes.ir.info import trace_info
 from passes.structure.roles import find_roles
 
@@ -45,7 +45,7 @@ class Calibrated:
 
     def ladders(self, state: Path) -> dict[str, Ladder]:
         """What `prune_once` measured and kept in ``state``."""
-        return Saved(state, self.graph, self.batches, self.setting).ladders()
+        return Saved(state, Original.of(self.graph), self.batches, self.setting).ladders()
 
     def masks(self, ladders: Mapping[str, Ladder], kept: Mapping[str, int]) -> dict[str, Tensor]:
         """The masks of the columns that stay, for `passes.shrink`."""
@@ -69,13 +69,13 @@ class Calibrated:
 
     def repaired(self, ladders: Mapping[str, Ladder], kept: Mapping[str, int]) -> nn.Module:
         """`zeroed`, and the rest refitted."""
-        graph = repair(self.graph, self.sublayers, self.batches, Selection(dict(kept)), ladders, self.setting)
+        original, selection = Original.of(self.graph), Selection(dict(kept))
         model = copy.deepcopy(self.model)
         with torch.no_grad():
-            for sublayer in self.sublayers:
-                for name in (sublayer.weight, sublayer.bias):
-                    if name is not None:
-                        model.get_parameter(name).copy_(get_attribute(graph, name))
+            for name, numbers in repair(
+                original, self.sublayers, self.batches, selection, ladders, self.setting
+            ).items():
+                model.get_parameter(name).copy_(numbers)
         return model
 
 

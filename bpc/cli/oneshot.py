@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bpc.cli.model_option import model_option
 from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
 from bpc.cli.trust import TrustCode
-from bpc.terminal.errors import reports_errors
+from bpc.terminal.errors import CommandError, reports_errors
 from bpc.terminal.events import LogJson
 
 
@@ -57,6 +58,10 @@ def oneshot(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Add a Python file that loads the model without bpc.")
     ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Never hold the model: layer by layer, from files to files.")
+    ] = False,
+    max_shard_size: Annotated[str, typer.Option(help="With --stream: of the files that are written.")] = "5GB",
     log_json: LogJson = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
@@ -64,14 +69,17 @@ def oneshot(
 
     Interrupted, the same command goes on from the last whole layer. A causal language model reads the texts as one
     stream of tokens.
+
+    --stream is for models that do not fit in memory: weights are read when a layer runs, activations wait in files
+    beside OUT. Not for --target-speedup and --narrow, which run whole models.
     """
     from bpc.cli.calibration import read_examples
     from bpc.cli.fingerprint import digest_of_file, digest_of_weights
-    from bpc.cli.models import keep_processors, load_model, load_tokenizer, save_tokenizer
-    from bpc.oneshot import prune_once
+    from bpc.cli.models import keep_processors, load_model, load_shell, load_tokenizer, save_tokenizer
+    from bpc.oneshot import prune_once, stream_prune_once
     from bpc.oneshot.figures import one_shot_figures
     from bpc.oneshot.progress import PhaseProgress
-    from bpc.results import Result, size_figures, with_small
+    from bpc.results import Result, layer_figures, size_figures, with_small
     from bpc.terminal.console import quiet_console
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
@@ -89,35 +97,42 @@ def oneshot(
         shape=shape,
         threads=threads,
     )
-    network, tokenizer = load_model(model), load_tokenizer(model)
+    if stream and narrow != Narrowing.no:
+        raise CommandError(
+            "--narrow tries bases of heads on the whole model, which --stream never holds: leave one out"
+        )
+    network, tokenizer = (load_shell if stream else load_model)(model), load_tokenizer(model)
     examples = read_examples(
         network, tokenizer, model, data, text, pair, samples=samples, max_length=max_length, batch_size=batch_size
     )
     whole = size_figures(network, None)
     state = out.parent / f".{out.name}.oneshot"
-    dense = prune_once(
-        network,
-        examples,
-        target,
-        tokenizer=tokenizer,
-        samples=samples,
-        batch_size=batch_size,
-        max_length=max_length,
-        effort=effort,
-        multiple=multiple,
-        narrow=narrow.value,
-        protect=protect or (),
-        verify=verify,
-        progress=PhaseProgress(console),
-        state=state,
-    )
-    dense.save_pretrained(out, standalone=standalone)
-    chosen = dense.one_shot
-    assert chosen is not None
-    figures = [*with_small(whole, dense.module), *one_shot_figures(chosen)]
+    settings: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "samples": samples,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "effort": effort,
+        "multiple": multiple,
+        "protect": protect or (),
+        "verify": verify,
+        "progress": PhaseProgress(console),
+        "state": state,
+    }
+    if stream:
+        done, chosen = stream_prune_once(
+            network, model, examples, target, out, max_shard_size=max_shard_size, standalone=standalone, **settings
+        )
+        figures, told = [*with_small(whole, done.modules[1]), *layer_figures(done.layers)], str(done)
+    else:
+        dense = prune_once(network, examples, target, narrow=narrow.value, **settings)
+        dense.save_pretrained(out, standalone=standalone)
+        assert dense.one_shot is not None
+        chosen = dense.one_shot
+        figures, told = with_small(whole, dense.module), f"{dense.report}\n{dense.describe_module()}"
     Result(
         command="oneshot",
-        figures=figures,
+        figures=[*figures, *one_shot_figures(chosen)],
         settings={"target": str(target), "samples": samples, "max length": max_length, "effort": effort},
         inputs={"weights": digest_of_weights(model)} | ({"data": digest_of_file(data)} if data.is_file() else {}),
         details={"one-shot": chosen.to_dict()},
@@ -125,8 +140,6 @@ def oneshot(
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)
-    for file in state.glob("*"):
-        file.unlink()
     if state.exists():
-        state.rmdir()
-    console.print(f"{dense.one_shot}\n{dense.report}\n{dense.describe_module()}\nwritten to {out}")
+        shutil.rmtree(state)
+    console.print(f"{chosen}\n{told}\nwritten to {out}")

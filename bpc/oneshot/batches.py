@@ -8,11 +8,12 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.data import default_collate
 
 from bpc.errors import MendableError
 from bpc.inputs import example_inputs
+from passes.ir.info import trace_info
 
 Batch = dict[str, Any]
 
@@ -89,6 +90,16 @@ def trace_example(model: nn.Module, batch: Batch) -> Batch:
     if "use_cache" in inspect.signature(model.forward).parameters:
         example["use_cache"] = False
     return example
+
+
+def as_traced(graph: fx.GraphModule, batch: Batch) -> Batch:
+    """The batch with the example's constants (``use_cache=False``) and nothing the graph does not take."""
+    example = trace_info(graph).kwargs
+    constants = {name: value for name, value in example.items() if not isinstance(value, Tensor)}
+    missing = example.keys() - constants.keys() - batch.keys()
+    if missing:
+        raise CalibrationError(f"the batches do not all have the same inputs: one lacks {sorted(missing)[0]!r}")
+    return {name: batch[name] if name in batch else constants[name] for name in example}
 
 
 def valid_rows(batch: Batch, value: Tensor) -> Tensor | None:
@@ -201,7 +212,12 @@ def _inputs_of(model: nn.Module, batch: Batch) -> Batch:
 
 
 def _with_decoder(model: Any, batch: Batch, tokens: int = 32) -> Batch:
-    """The decoder reads what the model itself writes, token by token."""
+    """The decoder reads what the model itself writes, token by token. Raises `CalibrationError` on the meta device."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise CalibrationError(
+            "what the decoder reads is written by the model itself, which is not in memory: give batches with "
+            "decoder_input_ids (in Python), or leave out --stream"
+        )
     with torch.no_grad():
         written = model.generate(**batch, max_new_tokens=tokens, do_sample=False, num_beams=1)
     return {**batch, "decoder_input_ids": written[:, :-1] if written.shape[1] > 1 else written}

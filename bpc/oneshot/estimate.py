@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from bpc.oneshot.batches import Batch
 from bpc.oneshot.heads import Heads
 from bpc.oneshot.ladders import Setting, measurements_of
-from bpc.oneshot.stream import Runner, Timeline
+from bpc.oneshot.stream import Original, Timeline
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.target import Target
 from passes.structure.weight_uses import weight_uses
@@ -48,7 +48,7 @@ def _batches_of(batches: Sequence[Batch], tokens: float) -> int:
 
 
 def describe_estimate(
-    graph: fx.GraphModule,
+    original: Original,
     sublayers: Sequence[Sublayer],
     batches: Sequence[Batch],
     setting: Setting,
@@ -56,7 +56,7 @@ def describe_estimate(
     heads: Mapping[str, Heads],
 ) -> str:
     """One line on what is about to happen; runs the first batch to measure this machine."""
-    runner = Runner(graph, Timeline(graph))
+    runner = original.runner()
     started = time.perf_counter()
     runner.outputs(runner.start(batches[0]))
     per_token = (time.perf_counter() - started) / max(1, _tokens(batches[0]))
@@ -65,7 +65,7 @@ def describe_estimate(
     products = _seconds_per_flop() * sum(
         6 * tokens * s.features**2 + (len(setting.levels) * s.features**3) for s in sublayers
     )
-    seconds = per_token * (4 * tokens + _runs(graph, sublayers, setting, heads) * probed) + products
+    seconds = per_token * (4 * tokens + _runs(original.graph, sublayers, setting, heads) * probed) + products
     if target.speedup is not None:
         seconds += 10 * per_token * target.shape[0] * target.shape[1] * 20 + 30
     minutes = "less than a minute" if seconds < 45 else f"about {max(1, round(seconds / 60))} min"

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from bpc.oneshot.batches import Batch
 from bpc.oneshot.divergence import outputs
-from bpc.oneshot.stream import Runner, Timeline
+from bpc.oneshot.stream import Original
 from bpc.oneshot.sublayers import Sublayer
 from passes.rewrite.turn_heads import HeadFeatures, Turn, TurnHeads
 from passes.structure.role import Part
@@ -151,7 +151,7 @@ class _Check:
     """Whether a model answers as before with heads in a random basis."""
 
     def __init__(self, graph: fx.GraphModule, batch: Batch) -> None:
-        self.graph, self.timeline = graph, Timeline(graph)
+        self.original = Original.of(graph)
         self.batch = {k: v[:_EXAMPLES] if isinstance(v, Tensor) and v.dim() else v for k, v in batch.items()}
         self.wanted = self._answer({})
 
@@ -173,14 +173,14 @@ class _Check:
             return False
         matrices = _random(len(shared.index), shared.dims)
         turns = guess.turns(matrices, None) if "value" in pair else guess.turns(None, matrices)
-        given = self._answer(TurnHeads(turns).numbers(self.graph))
+        given = self._answer(TurnHeads(turns).numbers(self.original.weights))
         return all(
             bool((a - b).abs().max() <= _SAME * (a.std() if a.numel() > 1 else a.abs()).clamp_min(1e-12))
             for a, b in zip(self.wanted, given, strict=True)
         )
 
     def _answer(self, instead: Mapping[str, Tensor]) -> list[Tensor]:
-        runner = Runner(self.graph, self.timeline, instead)
+        runner = self.original.runner(instead)
         return [value.double() for _, value in outputs(runner.outputs(runner.start(self.batch)))]
 
 

@@ -9,7 +9,7 @@ this one sublayer costs the *outputs*, in the same unit for all. Where the heads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,13 +18,12 @@ from torch import Tensor, fx
 
 from bpc.oneshot.bases import KeyMoments, narrowed_values, narrowing_keys, value_basis
 from bpc.oneshot.batches import Batch, tokens_of
-from bpc.oneshot.divergence import divergence
+from bpc.oneshot.divergence import divergence, outputs
 from bpc.oneshot.heads import Heads
 from bpc.oneshot.ladder import Ladder, Width
-from bpc.oneshot.stream import Runner, Sweep, Timeline
+from bpc.oneshot.stream import Original, Store, Sweep
 from bpc.oneshot.sublayers import Sublayer
 from bpc.oneshot.surgeon import removal_order
-from passes.ir.graph import get_attribute
 from passes.rewrite.refit import Moments, RefitLinears, Refitting
 from passes.rewrite.turn_heads import Turn, TurnHeads
 from passes.structure.weight_uses import weight_uses
@@ -67,7 +66,7 @@ def measurements_of(sublayer: Sublayer, setting: Setting, heads: Heads | None = 
 
 
 def measure_ladders(
-    graph: fx.GraphModule,
+    original: Original,
     sublayers: Sequence[Sublayer],
     batches: Sequence[Batch],
     setting: Setting,
@@ -82,13 +81,12 @@ def measure_ladders(
     ``heads``: of attentions that may be narrowed. ``known``: ladders of an earlier run, not measured again. ``done`` is
     told each new one; ``tick`` every pass of a batch through a part of the graph.
     """
-    timeline = Timeline(graph)
-    sweep = Sweep(Runner(graph, timeline), batches)
-    losses = _Losses(graph, timeline, sweep, batches, setting, tick)
+    sweep = original.sweep(batches)
+    losses = _Losses(original, sweep, batches, setting, tick)
     ladders, shared = dict(known or {}), {}
     keys: dict[str, Width | None] = {}
-    gathered = {s.name: _moments(graph, s) for s in sublayers}
-    for position, node, sublayer in _stops(graph, timeline, sublayers, heads or {}):
+    gathered: dict[str, Moments] = {}
+    for position, node, sublayer in _stops(original, sublayers, heads or {}):
         if sublayer.name in ladders and len(sublayer.nodes) == 1:
             continue
         own = (heads or {}).get(sublayer.name)
@@ -96,8 +94,10 @@ def measure_ladders(
             assert own is not None
             keys[sublayer.name] = _keys(losses, own, position)
             continue
-        weight, bias = weight_of(graph, sublayer), bias_of(graph, sublayer)
-        read = input_of(graph, node)
+        weight, bias = weight_of(original.weights, sublayer), bias_of(original.weights, sublayer)
+        read = input_of(original.graph, node)
+        if sublayer.name not in gathered:
+            gathered[sublayer.name] = Moments(weight.shape[1], weight.shape[0])
         for batch, frontier in zip(batches, sweep.advance(position, tick), strict=True):
             x = tokens_of(batch, frontier[read])
             gathered[sublayer.name].add(x, torch.nn.functional.linear(x, weight, bias))
@@ -110,10 +110,12 @@ def measure_ladders(
             continue
         order = _order(weight, moments, sublayer, setting.ridge)
         start = position if len(sublayer.nodes) == 1 else None
-        by_count = {}
-        for count in counts_of(sublayer, setting.levels):
-            kept = Ladder(tuple(order), {}).kept(count).repeat_interleave(sublayer.size)
-            by_count[count] = losses.of(refit_of(sublayer, moments, kept, setting.ridge).numbers(graph), start)
+        counts, measured = counts_of(sublayer, setting.levels), Ladder(tuple(order), {})
+        refits = (
+            refit_of(sublayer, moments, measured.kept(count).repeat_interleave(sublayer.size), setting.ridge)
+            for count in counts
+        )
+        by_count = dict(zip(counts, losses.of((r.numbers(original.weights) for r in refits), start), strict=True))
         values = (
             _values(losses, sublayer, moments, own, position) if own is not None and own.value is not None else None
         )
@@ -123,12 +125,13 @@ def measure_ladders(
 
 
 def _stops(
-    graph: fx.GraphModule, timeline: Timeline, sublayers: Sequence[Sublayer], heads: Mapping[str, Heads]
+    original: Original, sublayers: Sequence[Sublayer], heads: Mapping[str, Heads]
 ) -> list[tuple[int, str, Sublayer]]:
     """Where the sweep stops, in order: (position, node) of every last linear, and of the queries and keys of attentions
     that may be narrowed, whichever come first."""
+    timeline = original.timeline
     stops = [(timeline.position[node], node, s) for s in sublayers for node in s.nodes]
-    linears = {use.weight: node.name for node, use in weight_uses(graph).items()}
+    linears = {use.weight: node.name for node, use in weight_uses(original.graph).items()}
     for sublayer in sublayers:
         own = heads.get(sublayer.name)
         if own is not None and own.query is not None and own.key is not None:
@@ -142,29 +145,53 @@ class _Losses:
 
     def __init__(
         self,
-        graph: fx.GraphModule,
-        timeline: Timeline,
+        original: Original,
         sweep: Sweep,
         batches: Sequence[Batch],
         setting: Setting,
         tick: Callable[[], None],
     ) -> None:
-        self.graph, self.timeline, self.sweep, self.batches = graph, timeline, sweep, batches
+        self.original, self.sweep, self.batches = original, sweep, batches
         self.setting, self.tick = setting, tick
         self._probes = range(min(setting.probes, len(batches)))
-        self._originals = [sweep.runner.outputs(sweep[index]) for index in self._probes]
-
-    def of(self, instead: Mapping[str, Tensor], start: int | None) -> float:
-        """``start``: the position of the sweep, if nothing before it reads them."""
-        changed = Runner(self.graph, self.timeline, instead)
-        total = 0.0
+        self._originals = Store(original.spill)
         for index in self._probes:
-            batch = self.batches[index]
-            frontier = changed.start(batch) if start is None else self.sweep[index]
-            result = changed.outputs(frontier, start or 0)
-            total += divergence(self._originals[index], result, batch, multi_label=self.setting.multi_label)
-            self.tick()
-        return total / len(self._probes)
+            self._originals[index] = dict(outputs(sweep.runner.outputs(sweep[index])))
+
+    def of(self, alternatives: Iterable[Mapping[str, Tensor]], start: int | None) -> list[float]:
+        """The loss with each of ``alternatives``, {name: what is read in its place}.
+
+        ``start``: the position of the sweep, if nothing before it reads them. Where the model is cut into stretches,
+        all alternatives pass through one before the next, so that its weights come from files once.
+        """
+        (begin, end), *later = self.original.timeline.stretches(start or 0)
+        read_later = self.original.timeline.reads_after(end) if later else set()
+        waiting, changed, losses = Store(self.original.spill), [], []
+        for number, numbers in enumerate(alternatives):
+            runner = self.original.runner(numbers)
+            losses.append(0.0)
+            for index in self._probes:
+                frontier = runner.start(self.batches[index]) if start is None else self.sweep[index]
+                if later:
+                    waiting[number * len(self._probes) + index] = runner.run(frontier, begin, end)
+                else:
+                    losses[number] += self._divergence(index, runner.outputs(frontier, begin))
+            changed.append({name: tensor for name, tensor in numbers.items() if name in read_later})
+        for begin, end in later:
+            for number, numbers in enumerate(changed):
+                runner = self.original.runner(numbers)
+                for index in self._probes:
+                    key = number * len(self._probes) + index
+                    if end < self.original.timeline.end:
+                        waiting[key] = runner.run(waiting[key], begin, end)
+                    else:
+                        losses[number] += self._divergence(index, runner.outputs(waiting[key], begin))
+        return [loss / len(self._probes) for loss in losses]
+
+    def _divergence(self, index: int, result: Any) -> float:
+        self.tick()
+        batch, multi_label = self.batches[index], self.setting.multi_label
+        return divergence(self._originals[index], result, batch, multi_label=multi_label)
 
 
 def _keys(losses: _Losses, heads: Heads, position: int) -> Width | None:
@@ -172,39 +199,31 @@ def _keys(losses: _Losses, heads: Heads, position: int) -> Width | None:
     already."""
     assert heads.query is not None
     assert heads.key is not None
-    graph, moments = losses.graph, KeyMoments(heads)
-    inputs = {use.weight: use.input.name for use in weight_uses(graph).values()}
+    weights, moments = losses.original.weights, KeyMoments(heads)
+    inputs = {use.weight: use.input.name for use in weight_uses(losses.original.graph).values()}
     for batch, frontier in zip(losses.batches, losses.sweep.advance(position, losses.tick), strict=True):
         made = []
         for features in (heads.query, heads.key):
             read = frontier.get(inputs[features.weight])
             if read is None:
                 return None
-            weight = get_attribute(graph, features.weight).detach()
-            bias = None if features.bias is None else get_attribute(graph, features.bias).detach()
-            weight = weight if features.out_dim == 0 else weight.T
+            weight = weights[features.weight] if features.out_dim == 0 else weights[features.weight].T
+            bias = None if features.bias is None else weights[features.bias]
             made.append(torch.nn.functional.linear(tokens_of(batch, read), weight, bias))
         moments.add(*made)
-    basis, by_dims = moments.basis(), {}
-    for dims in widths_of(heads):
-        turn = Turn(heads.query, heads.of_queries(narrowing_keys(basis, dims)))
-        by_dims[dims] = losses.of(TurnHeads([turn]).numbers(graph), position)
-    return Width(basis, by_dims)
+    basis, dims = moments.basis(), widths_of(heads)
+    turns = (Turn(heads.query, heads.of_queries(narrowing_keys(basis, d))) for d in dims)
+    found = losses.of((TurnHeads([turn]).numbers(weights) for turn in turns), position)
+    return Width(basis, dict(zip(dims, found, strict=True)))
 
 
 def _values(losses: _Losses, sublayer: Sublayer, moments: Moments, heads: Heads, position: int) -> Width:
-    weight, bias = weight_of(losses.graph, sublayer), sublayer.bias is not None
-    basis = value_basis(weight, moments, heads, bias=bias)
-    by_dims = {}
-    for dims in widths_of(heads):
-        fitted, shift = narrowed_values(weight, moments, heads, basis, dims, bias=bias, ridge=losses.setting.ridge)
-        by_dims[dims] = losses.of(stored(losses.graph, sublayer, fitted, shift), position)
-    return Width(basis, by_dims)
-
-
-def _moments(graph: fx.GraphModule, sublayer: Sublayer) -> Moments:
-    weight = weight_of(graph, sublayer)
-    return Moments(weight.shape[1], weight.shape[0])
+    weights = losses.original.weights
+    weight, bias = weight_of(weights, sublayer), sublayer.bias is not None
+    basis, dims = value_basis(weight, moments, heads, bias=bias), widths_of(heads)
+    fits = (narrowed_values(weight, moments, heads, basis, d, bias=bias, ridge=losses.setting.ridge) for d in dims)
+    found = losses.of((stored(weights, sublayer, *fit) for fit in fits), position)
+    return Width(basis, dict(zip(dims, found, strict=True)))
 
 
 def _order(weight: Tensor, moments: Moments, sublayer: Sublayer, ridge: float) -> list[int]:
@@ -221,24 +240,24 @@ def refit_of(sublayer: Sublayer, moments: Moments, features: Tensor, ridge: floa
     return RefitLinears({sublayer.weight: refitting})
 
 
-def weight_of(graph: fx.GraphModule, sublayer: Sublayer) -> Tensor:
+def weight_of(weights: Mapping[str, Tensor], sublayer: Sublayer) -> Tensor:
     """The sublayer's weight as (out, features)."""
-    weight: Tensor = get_attribute(graph, sublayer.weight).detach()
+    weight = weights[sublayer.weight]
     return weight if sublayer.out_dim == 0 else weight.T
 
 
-def stored(graph: fx.GraphModule, sublayer: Sublayer, weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
-    """{name: numbers} of a sublayer's weight (out, features) and bias, as the graph stores them."""
+def stored(weights: Mapping[str, Tensor], sublayer: Sublayer, weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
+    """{name: numbers} of a sublayer's weight (out, features) and bias, as the model stores them."""
     weight = weight if sublayer.out_dim == 0 else weight.T
-    found = {sublayer.weight: weight.contiguous().to(get_attribute(graph, sublayer.weight))}
+    found = {sublayer.weight: weight.contiguous().to(weights[sublayer.weight])}
     if sublayer.bias is not None and bias is not None:
-        found[sublayer.bias] = bias.to(get_attribute(graph, sublayer.bias))
+        found[sublayer.bias] = bias.to(weights[sublayer.bias])
     return found
 
 
-def bias_of(graph: fx.GraphModule, sublayer: Sublayer) -> Any:
+def bias_of(weights: Mapping[str, Tensor], sublayer: Sublayer) -> Tensor | None:
     """Its bias, or None."""
-    return None if sublayer.bias is None else get_attribute(graph, sublayer.bias).detach()
+    return None if sublayer.bias is None else weights[sublayer.bias]
 
 
 def input_of(graph: fx.GraphModule, node: str) -> str:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 def columns_mask(graph: fx.GraphModule, sublayer: Sublayer, features: Tensor) -> Tensor:
-    """The mask of a sublayer's weight, as stored, that keeps ``features``, or units, of its input (bool)."""
+    """The mask of a sublayer's weight, as stored, that keeps ``features``, or units, of its input (bool); a view that
+    takes no more memory than they do."""
     features = features if len(features) == sublayer.features else features.repeat_interleave(sublayer.size)
     mask = features if sublayer.out_dim == 0 else features[:, None]
-    return mask.expand(tuple(get_attribute(graph, sublayer.weight).shape)).clone()
+    return mask.expand(tuple(get_attribute(graph, sublayer.weight).shape))
 
 
 def kept_features(sublayer: Sublayer, ladder: Ladder, selection: Selection, heads: Heads | None) -> Tensor:

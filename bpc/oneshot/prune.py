@@ -6,9 +6,6 @@ trace → what each sublayer may lose (ladders) → how much each loses (search)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +14,22 @@ from torch import Tensor, fx, nn
 
 import passes
 from bpc.costs import Costs, Widths
-from bpc.oneshot.batches import Batch, CalibrationError, calibration_batches, examples_of, trace_example
-from bpc.oneshot.costs import counted, measured, measured_speedup, probes_of
-from bpc.oneshot.divergence import mean_divergence
-from bpc.oneshot.estimate import compared_batches, describe_estimate, probe_batches
+from bpc.oneshot.batches import as_traced, calibration_batches, trace_example
+from bpc.oneshot.costs import measured_speedup
 from bpc.oneshot.heads import Heads, find_heads
 from bpc.oneshot.ladder import Ladder
-from bpc.oneshot.ladders import Narrow, Setting, measure_ladders, measurements_of
-from bpc.oneshot.masks import masks_of
+from bpc.oneshot.ladders import Narrow
+from bpc.oneshot.problem import Problem, prunable, setting_of
 from bpc.oneshot.progress import PhaseProgress
-from bpc.oneshot.repair import repair
-from bpc.oneshot.report import Choice, OneShotReport
 from bpc.oneshot.resume import Saved
-from bpc.oneshot.search import Selection, search
-from bpc.oneshot.stream import Runner, Timeline
-from bpc.oneshot.sublayers import Sublayer, find_sublayers
+from bpc.oneshot.search import Selection
+from bpc.oneshot.stream import Original
 from bpc.oneshot.target import Target, TargetError
 from bpc.wrapped import plain_model
 from passes.ir.graph import get_attribute
 from passes.plan.copies import full_copy
 from passes.rewrite.turn_heads import Turn, TurnHeads
-from passes.structure.roles import Roles, find_roles
+from passes.structure.roles import find_roles
 
 if TYPE_CHECKING:
     from bpc.dense import DenseModel
@@ -107,155 +99,64 @@ def prune_once(
     with shown.phase("tracing"):
         graph = passes.trace(pruned, trace_example(pruned, batches[0]))
     roles = find_roles(graph)
-    sublayers = _prunable(graph, roles, protect)
-    batches = [_as_traced(graph, batch) for batch in batches]
+    sublayers = prunable(graph, roles, protect)
+    batches = [as_traced(graph, batch) for batch in batches]
     heads = {} if narrow == "no" else find_heads(graph, sublayers, roles, batches[0])
     if narrow == "alike":
         heads = {name: own for name, own in heads.items() if own.value is not None and own.key is not None}
-    setting = Setting(
-        ridge=ridge,
-        probes=probe_batches(graph, sublayers, batches, effort, heads),
-        multi_label=getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification",
-        narrow=narrow,
-    )
-    saved = Saved(state, graph, batches, setting)
-    shown.say(describe_estimate(graph, sublayers, batches, setting, target, heads))
-    problem = _Problem(graph, sublayers, heads, target, multiple, alike=narrow != "freely")
-    costs, budget = problem.costs(shown)
-    if budget >= costs.total():
-        shown.say(
-            f"nothing to remove: the original costs {costs.total():.4g} {costs.unit}, {target} allows {budget:.4g}"
-        )
-    steps = sum(
-        len(batches) * (len(s.nodes) + (s.name in heads))
-        + setting.probes * measurements_of(s, setting, heads.get(s.name))
-        for s in sublayers
-    )
-    with shown.phase("measuring layers", steps) as tick:
-        ladders, shared = measure_ladders(
-            graph, sublayers, batches, setting, heads=heads, known=saved.ladders(), done=saved.add_ladder, tick=tick
-        )
+    setting = setting_of(pruned, graph, sublayers, batches, effort=effort, ridge=ridge, narrow=narrow, heads=heads)
+    original = Original.of(graph)
+    saved = Saved(state, original, batches, setting)
+    problem = Problem(original, sublayers, heads, batches, setting, target, multiple, saved, shown)
+    costs, budget = problem.costs()
+    ladders, shared = problem.ladders()
     selection = problem.search(ladders, costs, budget)
     speedup = None
     if target.speedup is not None:
         with shown.phase("checking the speed-up"):
-            selection, speedup = problem.until_measured(ladders, costs, selection)
+            selection, speedup = _until_measured(problem, ladders, costs, selection, target.speedup)
     turns = [turn for name, width in selection.widths.items() for turn in _turns(heads[name], ladders[name], width)]
-    _write(graph, TurnHeads(turns).numbers(graph))
-    with shown.phase("repairing", 2 * len(batches) * len(sublayers)) as tick:
-        repaired = repair(
-            graph,
-            sublayers,
-            batches,
-            selection,
-            ladders,
-            setting,
-            heads=heads,
-            shared=shared,
-            known=saved.repaired(selection),
-            done=partial(saved.add_repaired, selection),
-            tick=tick,
-        )
-    expected = costs.total(selection.kept, selection.widths)
-    with shown.phase("comparing"):
-        original = Runner(graph, Timeline(graph))
-        compared = batches[: compared_batches(graph, batches)]
-        distance = mean_divergence(original, Runner(repaired, original.timeline), compared, setting.multi_label)
+    _write(graph, TurnHeads(turns).numbers(original.weights))
+    changed = problem.repaired(ladders, shared, selection)
+    compared = problem.compared(changed)
     with shown.phase("compiling"):
         # The graph reads the weights of the copy of the model: both get the refitted ones, and are shrunk together.
-        _write(graph, dict(repaired.named_parameters()))
+        _write(graph, changed)
         dense = DenseModel.from_shrink(passes.shrink(graph, problem.masks(ladders, selection), verify=verify), pruned)
     saved.drop_repaired()
-    dense.one_shot = OneShotReport(
-        target=target,
-        choices=tuple(_choice(s, ladders[s.name], selection) for s in sublayers),
-        examples=sum(examples_of(batch) for batch in compared),
-        divergence=distance,
-        speedup=speedup,
-        expected_cost=expected,
-        original_cost=costs.total(),
-        unit=costs.unit,
-        seconds=dict(shown.seconds),
-    )
+    dense.one_shot = problem.report(ladders, selection, costs, compared, speedup)
     return dense
 
 
-def _prunable(graph: fx.GraphModule, roles: Roles, protect: Sequence[str]) -> tuple[Sublayer, ...]:
-    found = find_sublayers(graph, roles)
-    for pattern in protect:
-        if not any(fnmatchcase(name, pattern) for s in found for name in s.parts):
-            raise TargetError(f"protect: {pattern!r} matches no weight of an attention or feed-forward network")
-    left = tuple(s for s in found if not any(fnmatchcase(name, p) for name in s.parts for p in protect))
-    if not left:
-        raise TargetError("no attention or feed-forward network was found in the graph, so there is nothing to prune")
-    return left
+def _until_measured(
+    problem: Problem, ladders: Mapping[str, Ladder], costs: Costs, selection: Selection, wanted: float
+) -> tuple[Selection, float]:
+    """Measure what was chosen, and choose again by a budget moved by what was missed, until it is ``wanted`` times as
+    fast.
 
-
-def _as_traced(graph: fx.GraphModule, batch: Batch) -> Batch:
-    """The batch with the example's constants (``use_cache=False``) and nothing the graph does not take."""
-    from passes.ir.info import trace_info
-
-    example = trace_info(graph).kwargs
-    constants = {name: value for name, value in example.items() if not isinstance(value, Tensor)}
-    missing = example.keys() - constants.keys() - batch.keys()
-    if missing:
-        raise CalibrationError(f"the batches do not all have the same inputs: one lacks {sorted(missing)[0]!r}")
-    return {name: batch[name] if name in batch else constants[name] for name in example}
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """What may go, and what is asked for."""
-
-    graph: fx.GraphModule
-    sublayers: tuple[Sublayer, ...]
-    heads: Mapping[str, Heads]
-    target: Target
-    multiple: int
-    alike: bool
-
-    def costs(self, shown: PhaseProgress) -> tuple[Costs, float]:
-        """Costs and budget; of a speed-up from times that are measured, unless this machine remembers them."""
-        if self.target.speedup is None:
-            return counted(self.graph, self.sublayers, self.target, self.heads)
-        with shown.phase("timing", len(probes_of(self.sublayers, self.heads, self.alike))) as tick:
-            return measured(self.graph, self.sublayers, self.heads, self.target, self.alike, tick=tick)
-
-    def search(self, ladders: Mapping[str, Ladder], costs: Costs, budget: float) -> Selection:
-        return search(self.sublayers, ladders, costs, budget, multiple=self.multiple, alike=self.alike)
-
-    def masks(self, ladders: Mapping[str, Ladder], selection: Selection) -> dict[str, Tensor]:
-        return masks_of(self.graph, self.sublayers, ladders, selection, self.heads)
-
-    def until_measured(
-        self, ladders: Mapping[str, Ladder], costs: Costs, selection: Selection
-    ) -> tuple[Selection, float]:
-        """Measure what was chosen, and choose again by a budget moved by what was missed, until the target is met.
-
-        The weights' values do not matter to the speed, so that nothing needs to be refitted for this.
-        """
-        wanted = self.target.speedup
-        assert wanted is not None
-        budget, best = costs.total() / wanted, (selection, 1.0)
-        for _ in range(_ROUNDS):
-            masks = self.masks(ladders, selection)
-            if not masks:
-                return selection, 1.0
-            speedup = measured_speedup(self.graph, masks, self.target)
-            if abs(speedup / wanted - 1) < abs(best[1] / wanted - 1):
-                best = selection, speedup
-            if abs(speedup / wanted - 1) <= _CLOSE:
-                break
-            # What was spent more (or less) than expected is taken off the budget of the next choice.
-            budget -= costs.total() * (1 / speedup - 1 / wanted)
-            try:
-                chosen = self.search(ladders, costs, budget)
-            except TargetError:
-                break
-            if chosen == selection:
-                break
-            selection = chosen
-        return best
+    The weights' values do not matter to the speed, so that nothing needs to be refitted for this.
+    """
+    graph = problem.original.graph
+    budget, best = costs.total() / wanted, (selection, 1.0)
+    for _ in range(_ROUNDS):
+        masks = problem.masks(ladders, selection)
+        if not masks:
+            return selection, 1.0
+        speedup = measured_speedup(graph, masks, problem.target)
+        if abs(speedup / wanted - 1) < abs(best[1] / wanted - 1):
+            best = selection, speedup
+        if abs(speedup / wanted - 1) <= _CLOSE:
+            break
+        # What was spent more (or less) than expected is taken off the budget of the next choice.
+        budget -= costs.total() * (1 / speedup - 1 / wanted)
+        try:
+            chosen = problem.search(ladders, costs, budget)
+        except TargetError:
+            break
+        if chosen == selection:
+            break
+        selection = chosen
+    return best
 
 
 def _turns(heads: Heads, ladder: Ladder, width: Widths) -> list[Turn]:
@@ -271,13 +172,3 @@ def _write(graph: fx.GraphModule, numbers: Mapping[str, Tensor]) -> None:
         stored = get_attribute(graph, name)
         if stored is not value:
             stored.copy_(value)
-
-
-def _choice(sublayer: Sublayer, ladder: Ladder, selection: Selection) -> Choice:
-    kept, width = selection.kept[sublayer.name], selection.widths.get(sublayer.name)
-    loss = float(ladder.loss([kept])[0])
-    if width is not None:
-        pairs = ((ladder.values, width.values), (ladder.keys, width.keys))
-        loss += sum(measured.loss(dims) for measured, dims in pairs if measured) * kept / sublayer.count
-    narrowed = {} if width is None else {"values": width.values, "keys": width.keys}
-    return Choice(sublayer.name, sublayer.weight, sublayer.unit, kept, sublayer.count, loss, **narrowed)

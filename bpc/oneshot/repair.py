@@ -11,6 +11,7 @@ so that each sublayer mends what the ones before it could not.
 from __future__ import annotations
 
 import itertools
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
@@ -22,19 +23,18 @@ from bpc.oneshot.ladder import Ladder
 from bpc.oneshot.ladders import Setting, bias_of, input_of, refit_of, weight_of
 from bpc.oneshot.masks import kept_features, narrow_keys
 from bpc.oneshot.search import Selection
-from bpc.oneshot.stream import Runner, Sweep, Timeline
+from bpc.oneshot.stream import Original
 from bpc.oneshot.sublayers import Sublayer
-from passes.ir.graph import copy_graph, get_attribute, set_numbers
 from passes.ir.sizes import tensor_of
 from passes.ops.rule import Kind
 from passes.ops.table import kind_of
 from passes.rewrite.refit import Moments
 
-Numbers = dict[str, Tensor]  # {weight or bias: what it becomes}
+Numbers = Mapping[str, Tensor]  # {weight or bias: what it becomes}
 
 
 def repair(
-    graph: fx.GraphModule,
+    original: Original,
     sublayers: Sequence[Sublayer],
     batches: Sequence[Batch],
     selection: Selection,
@@ -44,21 +44,25 @@ def repair(
     heads: Mapping[str, Heads] | None = None,
     shared: Mapping[str, Moments] | None = None,
     known: Mapping[str, Numbers] | None = None,
-    done: Callable[[Sublayer, Numbers], None] = lambda sublayer, numbers: None,
+    done: Callable[[Sublayer, Numbers], Numbers] = lambda sublayer, numbers: numbers,
     tick: Callable[[], None] = lambda: None,
-) -> fx.GraphModule:
-    """The graph with refitted weights, zero in the columns of the units that went.
+) -> Numbers:
+    """The weights and biases that change, refitted, and zero in the columns of the units that went.
 
     ``selection``: of the units the last ones of the ladder's order stay; heads that get narrower (``heads``) are in
     their bases already. ``shared``: moments, on the original's activations, of weights that several layers share: these
     are refitted once, before all others.
-    ``known``: what an earlier run made of the first sublayers, by name; ``done`` is told what each new one becomes.
+    ``known``: what an earlier run made of the first sublayers, by name; ``done`` is told what each new one becomes, and
+    gives back what it is read from henceforth (a file, where these weights may not stay in memory).
     """
-    timeline = Timeline(graph)
-    pruned = copy_graph(graph)
+    graph, position = original.graph, original.timeline.position
     heads = heads or {}
     features = {s.name: kept_features(s, ladders[s.name], selection, heads.get(s.name)) for s in sublayers}
-    _set(pruned, _narrow_keys(graph, selection, heads))
+    changed: ChainMap[str, Tensor] = ChainMap(_narrow_keys(original, selection, heads))
+    pruned = original.with_numbers(changed)
+
+    def add(numbers: Numbers) -> None:
+        changed.maps.insert(0, numbers)  # type: ignore[arg-type]  # nothing is written to it
 
     def refitted(sublayer: Sublayer, moments: Moments) -> Numbers:
         return refit_of(sublayer, moments, features[sublayer.name], setting.ridge).numbers(pruned)
@@ -66,28 +70,26 @@ def repair(
     for sublayer in sublayers:
         if len(sublayer.nodes) > 1 and not features[sublayer.name].all():
             assert shared is not None
-            _set(pruned, refitted(sublayer, shared[sublayer.name]))
-    changed = {s.name for s in sublayers if not features[s.name].all() or s.name in selection.widths}
-    left = [s for s in _touched(sublayers, changed) if len(s.nodes) == 1]
+            add(refitted(sublayer, shared[sublayer.name]))
+    losing = {s.name for s in sublayers if not features[s.name].all() or s.name in selection.widths}
+    left = [s for s in _touched(sublayers, losing) if len(s.nodes) == 1]
     while left and known is not None and left[0].name in known:  # later ones were fitted to what came before them
-        _set(pruned, known[left.pop(0).name])
-    # Runners read the weights of `pruned` as they are when they come by.
-    before, after = Sweep(Runner(graph, timeline), batches), Sweep(Runner(pruned, timeline), batches)
+        add(known[left.pop(0).name])
+    # The second sweep reads weights as they are when it comes by.
+    before, after = original.sweep(batches), original.sweep(batches, changed)
     for sublayer in left:
-        weight, bias = weight_of(graph, sublayer), bias_of(graph, sublayer)
+        weight, bias = weight_of(original.weights, sublayer), bias_of(original.weights, sublayer)
         node = sublayer.nodes[0]
         read, residual = input_of(graph, node), residual_of(graph, node)
         moments = Moments(weight.shape[1], weight.shape[0])
-        position = timeline.position[node]
-        for batch, old, new in zip(batches, before.advance(position, tick), after.advance(position, tick), strict=True):
+        reached = (sweep.advance(position[node], tick) for sweep in (before, after))
+        for batch, old, new in zip(batches, *reached, strict=True):
             wanted = torch.nn.functional.linear(tokens_of(batch, old[read]), weight, bias)
             if residual in old and residual in new:
                 wanted = wanted + tokens_of(batch, old[residual]) - tokens_of(batch, new[residual])
             moments.add(tokens_of(batch, new[read]), wanted)
-        numbers = refitted(sublayer, moments)
-        _set(pruned, numbers)
-        done(sublayer, numbers)
-    return pruned
+        add(done(sublayer, refitted(sublayer, moments)))
+    return changed
 
 
 def _touched(sublayers: Sequence[Sublayer], changed: Collection[str]) -> list[Sublayer]:
@@ -97,17 +99,12 @@ def _touched(sublayers: Sequence[Sublayer], changed: Collection[str]) -> list[Su
     return list(itertools.dropwhile(lambda s: s.name not in changed, sublayers))
 
 
-def _narrow_keys(graph: fx.GraphModule, selection: Selection, heads: Mapping[str, Heads]) -> Numbers:
+def _narrow_keys(original: Original, selection: Selection, heads: Mapping[str, Heads]) -> dict[str, Tensor]:
     """Queries and keys without the dims that go."""
     masks: dict[str, Tensor] = {}
     for name, width in selection.widths.items():
-        narrow_keys(graph, heads[name], width.keys, masks)
-    return {name: get_attribute(graph, name).detach() * mask for name, mask in masks.items()}
-
-
-def _set(graph: fx.GraphModule, numbers: Numbers) -> None:
-    for name, value in numbers.items():
-        set_numbers(graph, name, value)
+        narrow_keys(original.graph, heads[name], width.keys, masks)
+    return {name: original.weights[name] * mask for name, mask in masks.items()}
 
 
 def residual_of(graph: fx.GraphModule, node: str) -> str | None:

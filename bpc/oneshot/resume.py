@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import save_file
-from torch import Tensor, fx
+from torch import Tensor
 
 from bpc.oneshot.batches import Batch
 from bpc.oneshot.ladder import Ladder, Width
 from bpc.oneshot.ladders import Setting
 from bpc.oneshot.search import Selection
+from bpc.oneshot.stream import Original
 from bpc.oneshot.sublayers import Sublayer
 from bpc.writing import new_file
+from passes.masks import TensorFile
 
 _NAME = "one-shot.json"
 _REPAIRED, _BASES = "repaired-", "bases-"
@@ -31,13 +34,13 @@ class Saved:
     """
 
     def __init__(
-        self, directory: str | Path | None, graph: fx.GraphModule, batches: Sequence[Batch], setting: Setting
+        self, directory: str | Path | None, original: Original, batches: Sequence[Batch], setting: Setting
     ) -> None:
         self._file = None if directory is None else Path(directory) / _NAME
         self._data: dict[str, Any] = {"of": "", "ladders": {}}
         if self._file is None:
             return
-        self._data["of"] = _fingerprint(graph, batches, setting)
+        self._data["of"] = _fingerprint(original, batches, setting)
         try:
             found = json.loads(self._file.read_text(encoding="utf-8"))
             if found["of"] == self._data["of"]:
@@ -70,15 +73,18 @@ class Saved:
         }
         self._write()
 
-    def repaired(self, selection: Selection) -> dict[str, dict[str, Tensor]]:
-        """Refitted weights, by sublayer, of an earlier run that chose the same units."""
+    def repaired(self, selection: Selection) -> dict[str, Mapping[str, Tensor]]:
+        """Refitted weights, by sublayer, of an earlier run that chose the same units; read when they are asked for."""
         chosen = self._choice(selection)
         found = {name: self._tensors(_REPAIRED, name, chosen) for name in selection.kept}
         return {name: numbers for name, numbers in found.items() if numbers is not None}
 
-    def add_repaired(self, selection: Selection, sublayer: Sublayer, numbers: Mapping[str, Tensor]) -> None:
-        """Keep what one more became."""
-        self._add_tensors(_REPAIRED, sublayer.name, self._choice(selection), numbers)
+    def add_repaired(
+        self, selection: Selection, sublayer: Sublayer, numbers: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Keep what one more became; gives the same, read from its file when it is asked for."""
+        file = self._add_tensors(_REPAIRED, sublayer.name, self._choice(selection), numbers)
+        return numbers if file is None else TensorFile(file)
 
     def drop_repaired(self) -> None:
         """Delete refitted weights: a run that is through needs them no more."""
@@ -90,7 +96,7 @@ class Saved:
         name = f"{kind}{hashlib.sha256(sublayer.encode()).hexdigest()[:16]}.safetensors"
         return None if self._file is None else self._file.with_name(name)
 
-    def _tensors(self, kind: str, sublayer: str, of: str) -> dict[str, Tensor] | None:
+    def _tensors(self, kind: str, sublayer: str, of: str) -> Mapping[str, Tensor] | None:
         """What `_add_tensors` kept of a sublayer; None for nothing, or of something else."""
         file = self._place(kind, sublayer)
         if file is None or not file.exists():
@@ -99,15 +105,16 @@ class Saved:
             with safetensors.safe_open(file, "pt") as opened:
                 if (opened.metadata() or {}).get("of") != of:
                     return None
-                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError):
             return None
+        return TensorFile(file)
 
-    def _add_tensors(self, kind: str, sublayer: str, of: str, tensors: Mapping[str, Tensor]) -> None:
+    def _add_tensors(self, kind: str, sublayer: str, of: str, tensors: Mapping[str, Tensor]) -> Path | None:
         file = self._place(kind, sublayer)
         if file is not None:
             with new_file(file) as staged:
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staged, metadata={"of": of})
+        return file
 
     def _choice(self, selection: Selection) -> str:
         """Model, data, setting, orders and numbers of units: what refitted weights depend on."""
@@ -125,11 +132,11 @@ def _losses(found: Mapping[str, float]) -> dict[int, float]:
     return {int(count): float(loss) for count, loss in found.items()}
 
 
-def _fingerprint(graph: fx.GraphModule, batches: Sequence[Batch], setting: Setting) -> str:
+def _fingerprint(original: Original, batches: Sequence[Batch], setting: Setting) -> str:
     digest = hashlib.sha256(json.dumps(asdict(setting), sort_keys=True).encode())
-    for name, parameter in graph.named_parameters():
+    for name, _ in original.graph.named_parameters():
         digest.update(name.encode())
-        digest.update(_bytes(parameter.detach()))
+        digest.update(_bytes(original.weights[name]))
     for batch in batches:
         for name, value in sorted(batch.items()):
             digest.update(name.encode())
@@ -137,8 +144,7 @@ def _fingerprint(graph: fx.GraphModule, batches: Sequence[Batch], setting: Setti
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    import torch
-
+def _bytes(tensor: Tensor) -> Any:
+    """What lies in it, not copied."""
     flat = tensor.contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return flat.view(torch.uint8).numpy() if flat.numel() else b""

@@ -70,6 +70,29 @@ class Checkpoint(Mapping[str, torch.Tensor]):
         return len(self._shell)
 
 
+class Changed(Mapping[str, torch.Tensor]):
+    """A checkpoint, some of whose tensors are other numbers.
+
+    ``changed``: by the names of a traced model; ``aliases`` of it are the names of tied ones.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, changed: Mapping[str, torch.Tensor], aliases: Mapping[str, str]) -> None:
+        self._checkpoint, self._changed, self._aliases = checkpoint, changed, aliases
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        own = self._aliases.get(name, name)
+        return self._changed[own] if own in self._changed else self._checkpoint[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._checkpoint
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._checkpoint)
+
+    def __len__(self) -> int:
+        return len(self._checkpoint)
+
+
 def _by_tensor(tensors: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
     """Names by tensor: tied ones are stored under one of theirs."""
     names: dict[int, list[str]] = {}

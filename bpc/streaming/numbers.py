@@ -94,7 +94,9 @@ def stored_names(module: nn.Module) -> dict[str, list[str]]:
     return {next((name for name in group if name not in tied), group[0]): group for group in groups.values()}
 
 
-def fingerprint(plan: Plan, directory: Path, masks: MaskSource, files: Mapping[str, list[str]]) -> str:
+def fingerprint(
+    plan: Plan, directory: Path, masks: MaskSource, files: Mapping[str, list[str]], changed: Mapping[str, Tensor]
+) -> str:
     """Of all that decides what is in the files: a run goes on with those of an earlier one that has the same."""
     where = masks.source if isinstance(masks, BlockScores) else masks
     sources = sorted({f for pattern in WEIGHT_FILES for f in directory.glob(pattern)})
@@ -104,4 +106,5 @@ def fingerprint(plan: Plan, directory: Path, masks: MaskSource, files: Mapping[s
         ]
     stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sources]
     given = {} if where is None or isinstance(where, str | Path) else {n: digest(t) for n, t in where.items()}
-    return hash_of({"plan": plan.plain(), "sources": stats, "masks": given, "files": files, "versions": versions()})
+    about = {"plan": plan.plain(), "sources": stats, "masks": given, "files": files, "versions": versions()}
+    return hash_of({**about, "changed": {name: digest(tensor) for name, tensor in changed.items()}})

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from bpc.directory import GraphCuts, Saved, WrittenWeights, write_directory
 from bpc.hub.note import note_of
 from bpc.hub.sizes import note_sizes, tensors_of
-from bpc.streaming.checkpoint import Checkpoint, StreamError
+from bpc.streaming.checkpoint import Changed, Checkpoint, StreamError
 from bpc.streaming.layers import Layers, compare_layers
 from bpc.streaming.memory import give_back_freed_memory
 from bpc.streaming.meta import shapes_of
@@ -24,6 +24,7 @@ from passes.certificate import Certificate, plain, versions
 from passes.driver import SEED, least_precise
 from passes.frontend.inputs import normalise_inputs, widen_unit_dims
 from passes.frontend.trace import trace
+from passes.ir.info import trace_info
 from passes.masks import MaskSource, resolve_masks
 from passes.masks.check import CheckedMasks
 from passes.options import Granularity
@@ -75,6 +76,8 @@ def stream_shrink(
     max_shard_size: int | str = "5GB",
     verify: bool = True,
     standalone: bool = False,
+    changed: Mapping[str, torch.Tensor] | None = None,
+    chosen: Any = None,
     step: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Streamed:
     """Write the small model of a directory as `DenseModel.save_pretrained` does, without ever holding the large one.
@@ -86,23 +89,26 @@ def stream_shrink(
         max_shard_size: of the files it writes. A run that is killed goes on from its last whole file; what it has is
             kept in ``out/.bpc-stream``.
         verify: compare layers of the masked model with those of the small one, with random inputs.
+        changed: {name: tensor}, read in the place of the directory's own, one at a time.
+        chosen: how the masks were chosen, for the model card; see `bpc.hub.card`.
         step: told (file, its number, of how many) before each file.
 
     Raises `StreamError` for a checkpoint that cannot be read so, `ModuleViewError` for a model whose forward cannot
     follow, `passes.MaskError`, and `passes.VerificationError` where a layer computes something else.
     """
     give_back_freed_memory()
-    checkpoint = Checkpoint(Path(directory), shell)
+    stored_numbers = Checkpoint(Path(directory), shell)
     args, kwargs = pytree.tree_map(_with_numbers, widen_unit_dims(*normalise_inputs(shell, dict(example))))
     on_meta = pytree.tree_map_only(torch.Tensor, lambda t: t.to("meta"), (args, kwargs))
     graph = trace(shell, on_meta[1] or on_meta[0])
+    checkpoint = Changed(stored_numbers, changed or {}, trace_info(graph).aliases)
     found = resolve_masks(graph, masks)
     plan, view, numbers = _plan(graph, found, shell, checkpoint, on_meta, multiple)
     note_sizes(view.module, view.plan.cuts, note_of(getattr(shell, "config", None)))
     stored = stored_names(view.module)
     sizes = tensors_of(view.module)
     files, index = layout({name: sizes[name] for name in stored}, max_shard_size)
-    staging = Staging(Path(out) / STAGING, fingerprint(view.plan, Path(directory), masks, files))
+    staging = Staging(Path(out) / STAGING, fingerprint(view.plan, Path(directory), masks, files, changed or {}))
     resumed = sum(staging.done(file) is not None for file in files)
     entries = {}
     for number, (file, names) in enumerate(files.items()):
@@ -130,6 +136,7 @@ def stream_shrink(
         Saved(view, GraphCuts(plan, parameters, "dims", multiple), (args, kwargs), certificate),
         weights=WrittenWeights({file: (staging.directory / file, e["sha256"]) for file, e in entries.items()}, index),
         without_bpc=standalone,
+        chosen=chosen,
     )
     staging.remove()
     return Streamed(plan, view, (shell, view.module), len(files), resumed, layers)
@@ -139,7 +146,7 @@ def _plan(
     graph: fx.GraphModule,
     masks: CheckedMasks,
     shell: nn.Module,
-    checkpoint: Checkpoint,
+    checkpoint: Mapping[str, torch.Tensor],
     inputs: Any,
     multiple: int,
 ) -> tuple[Plan, ModuleView, Numbers]:

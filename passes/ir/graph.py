@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -43,6 +43,26 @@ def get_attribute(root: nn.Module, name: str) -> Any:
     for part in name.split("."):
         root = getattr(root, part)
     return root
+
+
+class GraphTensors(Mapping[str, torch.Tensor]):
+    """What a graph reads, by dotted name, as it is when it is asked for, without gradients."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self._graph_module = graph_module
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        try:
+            found = get_attribute(self._graph_module, name)
+        except AttributeError as error:
+            raise KeyError(name) from error
+        return found.detach() if isinstance(found, torch.Tensor) else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(str(n.target) for n in self._graph_module.graph.nodes if n.op == "get_attr"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def set_attribute(root: nn.Module, name: str, value: torch.Tensor | nn.Module) -> None:

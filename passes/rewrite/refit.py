@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from passes.ir.graph import copy_graph, get_attribute, set_numbers
+from passes.ir.graph import GraphTensors, copy_graph, get_attribute, set_numbers
 from passes.ir.manager import Pass, PassResult
 
 _ROWS = 4096  # tokens multiplied at a time: products in the data's precision, sums in float64
@@ -127,22 +127,22 @@ class RefitLinears(Pass):
                     f"{len(refitting.moments.inputs)}, and {len(refitting.kept)} are marked kept or not"
                 )
 
-    def numbers(self, graph_module: fx.GraphModule) -> dict[str, Tensor]:
-        """{name of a weight or bias: what it becomes}, as stored and in its dtype; nothing is written."""
+    def numbers(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{name of a weight or bias: what it becomes}, as stored and in its dtype, from what they are."""
         found: dict[str, Tensor] = {}
         for name, refitting in self.refits.items():
-            stored = get_attribute(graph_module, name)
-            weight = stored.detach() if refitting.out_dim == 0 else stored.detach().T
+            stored = weights[name]
+            weight = stored if refitting.out_dim == 0 else stored.T
             fitted, bias = refit(
                 weight, refitting.moments, refitting.kept, bias=refitting.bias is not None, ridge=refitting.ridge
             )
             found[name] = (fitted if refitting.out_dim == 0 else fitted.T).contiguous().to(stored)
             if refitting.bias is not None and bias is not None:
-                found[refitting.bias] = bias.to(get_attribute(graph_module, refitting.bias))
+                found[refitting.bias] = bias.to(weights[refitting.bias])
         return found
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
-        for name, numbers in self.numbers(graph_module).items():
+        for name, numbers in self.numbers(GraphTensors(graph_module)).items():
             set_numbers(result, name, numbers)
         return PassResult(result, bool(self.refits), {"weights": len(self.refits)})

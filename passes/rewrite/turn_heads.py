@@ -16,14 +16,14 @@ Postconditions: only the named rows, columns and bias entries change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, fx
 
-from passes.ir.graph import copy_graph, get_attribute, set_numbers
+from passes.ir.graph import GraphTensors, copy_graph, set_numbers
 from passes.ir.manager import Pass, PassResult
 
 
@@ -78,12 +78,12 @@ class TurnHeads(Pass):
             if tuple(turn.matrices.shape) != wanted:
                 raise ValueError(f"turn of {features.weight!r}: matrices {tuple(turn.matrices.shape)}, not {wanted}")
 
-    def numbers(self, graph_module: fx.GraphModule) -> dict[str, Tensor]:
-        """{name of a weight or bias: what it becomes}, in its dtype; nothing is written."""
+    def numbers(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{name of a weight or bias: what it becomes}, in its dtype, from what they are."""
         found: dict[str, Tensor] = {}
 
         def current(name: str) -> Tensor:
-            return found[name] if name in found else get_attribute(graph_module, name).detach().double()
+            return found[name] if name in found else weights[name].double()
 
         for turn in self.turns:
             features, index = turn.features, turn.features.index
@@ -95,10 +95,10 @@ class TurnHeads(Pass):
                 bias = current(features.bias).clone()
                 bias[index.flatten()] = torch.bmm(matrices, bias[index][..., None]).flatten()
                 found[features.bias] = bias
-        return {name: value.contiguous().to(get_attribute(graph_module, name)) for name, value in found.items()}
+        return {name: value.contiguous().to(weights[name]) for name, value in found.items()}
 
     def run(self, graph_module: fx.GraphModule) -> PassResult:
         result = copy_graph(graph_module)
-        for name, numbers in self.numbers(graph_module).items():
+        for name, numbers in self.numbers(GraphTensors(graph_module)).items():
             set_numbers(result, name, numbers)
         return PassResult(result, bool(self.turns), {"operands": len(self.turns)})

@@ -46,6 +46,18 @@ def test_a_directory_and_texts_become_a_smaller_directory(model_directory: Path,
     assert pipeline("text-classification", str(out))("a good film")[0]["label"]
 
 
+def test_from_files_to_files(model_directory: Path, texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    result = run("oneshot", "--model", model_directory, "--data", texts, "--out", out, "--target-density", 0.5,
+                 "--multiple", 1, "--effort", 0.05, "--stream")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "target: 50% of the prunable weights" in result.output
+    assert not list(tmp_path.glob(".small*"))
+    small, original = (AutoModelForSequenceClassification.from_pretrained(path) for path in (out, model_directory))
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in original.parameters())
+    assert {figure["name"] for figure in json.loads((out / "result.json").read_text())["figures"]} >= {"parameters"}
+
+
 def test_columns_of_a_table_and_pairs(model_directory: Path, tmp_path: Path) -> None:
     rows = [{"premise": "a good film", "hypothesis": "the movie"}, {"premise": "bad", "hypothesis": "a film"}] * 6
     path = tmp_path / "pairs.jsonl"
@@ -65,6 +77,11 @@ def test_columns_of_a_table_and_pairs(model_directory: Path, tmp_path: Path) -> 
         (["--target-speedup", 2, "--runtime", "abacus"], "--runtime abacus"),
         (["--target-speedup", 2, "--shape", "8"], "--shape 8"),
         (["--target-density", 0.5, "--protect", "nope"], "'nope' matches no weight"),
+        (["--target-speedup", 2, "--stream"], "a speed-up is measured on whole models"),
+        (
+            ["--target-density", 0.5, "--stream", "--narrow", "alike"],
+            "--narrow tries bases of heads on the whole model",
+        ),
     ],
 )
 def test_targets_that_cannot_be_are_refused(

@@ -7,12 +7,11 @@ import pytest
 
 import passes
 from bpc.costs import Widths
-from bpc.oneshot.batches import trace_example
+from bpc.oneshot.batches import as_traced, trace_example
 from bpc.oneshot.costs import counted, probe_graph, probes_of, timed
 from bpc.oneshot.heads import find_heads
 from bpc.oneshot.ladder import Ladder
 from bpc.oneshot.masks import columns_mask, masks_of
-from bpc.oneshot.prune import _as_traced
 from bpc.oneshot.search import Selection
 from bpc.oneshot.sublayers import find_sublayers
 from bpc.oneshot.target import Target
@@ -94,7 +93,7 @@ def test_narrow_heads_count_what_the_small_model_holds(name: str) -> None:
     graph = passes.trace(model, trace_example(model, batches[0]))
     roles = find_roles(graph)
     layers = find_sublayers(graph, roles)
-    heads = find_heads(graph, layers, roles, _as_traced(graph, batches[0]))
+    heads = find_heads(graph, layers, roles, as_traced(graph, batches[0]))
     ladders = {s.name: Ladder(tuple(range(s.count)), {}) for s in layers}
     kept = {s.name: s.count - 1 for s in layers}
     widths = {n: Widths(4, 2 if h.key is not None else 8, 8) for n, h in heads.items()}
@@ -111,7 +110,7 @@ def test_times_of_narrow_heads() -> None:
     graph = passes.trace(model, trace_example(model, batches[0]))
     roles = find_roles(graph)
     layers = find_sublayers(graph, roles)
-    heads = find_heads(graph, layers, roles, _as_traced(graph, batches[0]))
+    heads = find_heads(graph, layers, roles, as_traced(graph, batches[0]))
 
     def seconds(probe: dict[str, float]) -> float:
         inside = 0.2 + 0.5 * probe.get("values", 1.0) + 0.3 * probe.get("keys", 1.0)

@@ -10,9 +10,8 @@ from torch import nn
 from transformers import BloomConfig, BloomForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 import passes
-from bpc.oneshot.batches import trace_example
+from bpc.oneshot.batches import as_traced, trace_example
 from bpc.oneshot.heads import find_heads
-from bpc.oneshot.prune import _as_traced
 from bpc.oneshot.sublayers import find_sublayers
 from passes.rewrite.turn_heads import TurnHeads
 from passes.structure.roles import find_roles
@@ -73,7 +72,7 @@ def built(name: str) -> tuple[Any, Any]:
 def test_operands_that_may_be_turned_are_found(name: str, operands: tuple[str, ...] | None) -> None:
     model, batch = built(name)
     graph = passes.trace(model, trace_example(model, batch))
-    roles, batch = find_roles(graph), _as_traced(graph, batch)
+    roles, batch = find_roles(graph), as_traced(graph, batch)
     layers = find_sublayers(graph, roles)
     found = find_heads(graph, layers, roles, batch)
     attentions = [layer.name for layer in layers if layer.unit == "head"]

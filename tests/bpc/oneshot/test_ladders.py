@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import passes
-from bpc.oneshot.batches import trace_example
+from bpc.oneshot.batches import as_traced, trace_example
 from bpc.oneshot.divergence import divergence
 from bpc.oneshot.heads import find_heads
 from bpc.oneshot.ladders import Setting, counts_of, measure_ladders, weight_of, widths_of
 from bpc.oneshot.masks import narrow_keys
-from bpc.oneshot.prune import _as_traced
+from bpc.oneshot.stream import Original
 from bpc.oneshot.sublayers import Sublayer, find_sublayers
-from passes.ir.graph import copy_graph, set_numbers
+from passes.ir.graph import GraphTensors, copy_graph, set_numbers
 from passes.rewrite.refit import refit
 from passes.rewrite.turn_heads import TurnHeads
 from passes.structure.roles import find_roles
@@ -28,8 +28,8 @@ def measured(name: str, **options: Any) -> tuple[Any, tuple[Sublayer, ...], Any,
     model, batches = made(name)
     graph = passes.trace(model, trace_example(model, batches[0]))
     layers = find_sublayers(graph, find_roles(graph))
-    batches = [_as_traced(graph, batch) for batch in batches]
-    return graph, layers, batches, measure_ladders(graph, layers, batches, SETTING, **options)
+    batches = [as_traced(graph, batch) for batch in batches]
+    return graph, layers, batches, measure_ladders(Original.of(graph), layers, batches, SETTING, **options)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "vit", "albert"])
@@ -62,7 +62,7 @@ def test_a_loss_is_that_of_the_model_with_this_layer_refitted() -> None:
     moments = Moments(layer.features, 32)
     moments.add(x, linear(x).detach())
     kept = ladders[layer.name].kept(24).repeat_interleave(layer.size)
-    weight, bias = refit(weight_of(graph, layer), moments, kept, bias=True, ridge=SETTING.ridge)
+    weight, bias = refit(weight_of(GraphTensors(graph), layer), moments, kept, bias=True, ridge=SETTING.ridge)
     assert bias is not None
     changed = copy_graph(graph)
     set_numbers(changed, layer.weight, weight.float())
@@ -90,9 +90,9 @@ def test_widths_of_heads_lose_what_the_model_with_all_of_them_narrow_does() -> N
     graph = passes.trace(model, trace_example(model, batches[0]))
     roles = find_roles(graph)
     layers = find_sublayers(graph, roles)
-    batches = [_as_traced(graph, batch) for batch in batches]
+    batches = [as_traced(graph, batch) for batch in batches]
     heads = find_heads(graph, layers, roles, batches[0])
-    ladders, _ = measure_ladders(graph, layers, batches, SETTING, heads=heads)
+    ladders, _ = measure_ladders(Original.of(graph), layers, batches, SETTING, heads=heads)
     layer = layers[2]
     own, ladder = heads[layer.name], ladders[layer.name]
     assert ladder.keys is not None

@@ -78,7 +78,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("bpc.oneshot.prune.repair", interrupt)
+        patched.setattr("bpc.oneshot.problem.repair", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prune_once(model, batches, target, **options)
     with monkeypatch.context() as patched:

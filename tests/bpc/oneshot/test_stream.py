@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import passes
-from bpc.oneshot import stream
-from bpc.oneshot.batches import trace_example
-from bpc.oneshot.prune import _as_traced
-from bpc.oneshot.stream import Runner, Sweep, Timeline
+from bpc.oneshot.batches import as_traced, trace_example
+from bpc.oneshot.stream import Runner, Spill, Sweep, Timeline
 from passes.ir.graph import copy_graph, get_attribute, set_numbers
 from tests.bpc.oneshot.models import MODELS, made
 
@@ -18,7 +18,7 @@ from tests.bpc.oneshot.models import MODELS, made
 def test_pieces_make_the_whole(name: str) -> None:
     model, batches = made(name)
     graph = passes.trace(model, trace_example(model, batches[0]))
-    batch = _as_traced(graph, batches[1])
+    batch = as_traced(graph, batches[1])
     timeline = Timeline(graph)
     runner = Runner(graph, timeline)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_a_frontier_holds_no_weight_of_the_past() -> None:
     """A weight changed between two pieces counts in the second, whatever was computed from it in the first."""
     model, batches = made("gpt2")
     graph = passes.trace(model, trace_example(model, batches[0]))
-    batch = _as_traced(graph, batches[0])
+    batch = as_traced(graph, batches[0])
     timeline = Timeline(graph)
     changed = copy_graph(graph)
     name = "transformer.h.1.mlp.c_proj.weight"
@@ -50,16 +50,15 @@ def _reads(node: torch.fx.Node) -> list[str]:
     return [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
 
 
-def test_large_frontiers_go_to_disk_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_frontiers_go_to_disk_and_come_back(tmp_path: Path) -> None:
     model, batches = made("bert")
     graph = passes.trace(model, trace_example(model, batches[0]))
     timeline = Timeline(graph)
     runner = Runner(graph, timeline)
-    batches = [_as_traced(graph, batch) for batch in batches]
+    batches = [as_traced(graph, batch) for batch in batches]
     in_memory = Sweep(runner, batches)
     held = list(in_memory.advance(timeline.end // 2))
-    monkeypatch.setattr(stream, "_IN_MEMORY", 0)
-    on_disk = Sweep(runner, batches)
+    on_disk = Sweep(runner, batches, Spill(0, tmp_path))
     list(on_disk.advance(timeline.end // 3))
     for index, frontier in enumerate(on_disk.advance(timeline.end // 2)):
         assert frontier.keys() == held[index].keys() == on_disk[index].keys()
@@ -67,3 +66,4 @@ def test_large_frontiers_go_to_disk_and_come_back(monkeypatch: pytest.MonkeyPatc
             if isinstance(value, torch.Tensor):
                 assert torch.equal(on_disk[index][key], value)
     assert not on_disk._store._held
+    assert list(tmp_path.iterdir())
