@@ -108,7 +108,8 @@ def shrink(directory: Path) -> None:
     more = ["--no-verify"] if "--no-verify" in sys.argv else []
     try:
         paths = ["--model", f"{directory}/model", "--masks", f"{directory}/masks", "--out", f"{out}"]
-        app(["shrink", "--stream", *paths, "--max-shard-size", "1GB", *more], standalone_mode=False)
+        if app(["shrink", "--stream", *paths, "--max-shard-size", "1GB", *more], standalone_mode=False):
+            raise SystemExit("the command has failed")
         for file in out.glob("*.safetensors"):
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())

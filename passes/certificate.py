@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from passes.ir.tensors import masked, pieces
 from passes.strict import parse_json, short
 
 View = Literal["graph", "module"]
@@ -140,12 +141,18 @@ def digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
         return dict(zip((name for name, _ in named), pool.map(digest, (t for _, t in named)), strict=True))
 
 
-def digest(tensor: torch.Tensor) -> str:
-    """sha256 of a tensor's dtype, shape and numbers in row-major order; −0 counts as 0, as it does to every product."""
+def digest(tensor: torch.Tensor, mask: torch.Tensor | None = None) -> str:
+    """sha256 of a tensor's dtype, shape and numbers in row-major order; −0 counts as 0, as it does to every product.
+
+    ``mask``: of its shape; entries where it is False count as 0.
+    """
     tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        tensor = tensor + 0.0
     found = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    if tensor.numel():
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    if tensor.dim() == 0:
+        tensor, mask = tensor.unsqueeze(0), None if mask is None else mask.unsqueeze(0)
+    for rows in pieces(tensor) if tensor.numel() else ():
+        piece = tensor[rows] if mask is None else masked(tensor[rows], mask[rows])
+        if piece.is_floating_point():
+            piece = piece + 0.0
+        found.update(piece.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -57,7 +57,7 @@ def bench(
     from bpc.bench.plot import speedup_figure
     from bpc.bench.profile import profile_table
     from bpc.bench.published import published_points
-    from bpc.cli.fingerprint import digest_of_file, digest_of_weights
+    from bpc.cli.fingerprint import digest_of
     from bpc.results import bench_result
     from bpc.results.comparison import Comparison, comparison_table
     from bpc.terminal.output import check_file
@@ -119,10 +119,7 @@ def bench(
         console.print(comparison_table(found))
         for table in profiles:
             console.print(table)
-    inputs = {
-        side: digest_of_file(path) if path.is_file() else digest_of_weights(path)
-        for side, path in (("original", dense), ("small", small))
-    }
+    inputs = {side: digest_of(path) for side, path in (("original", dense), ("small", small))}
     write_json(to_json, bench_result(found, {"repeats": repeats, "device": device}, inputs).to_json)
     if plot is not None:
         with new_file(plot) as staged:

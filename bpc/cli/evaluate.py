@@ -44,7 +44,7 @@ def evaluate(
 
     An ONNX file is run by ONNX Runtime; it needs --tokenizer, the directory with config.json and the tokenizer.
     """
-    from bpc.cli.fingerprint import digest_of_file, digest_of_rows, digest_of_weights
+    from bpc.cli.fingerprint import digest_of, digest_of_rows
     from bpc.cli.tasks import classes_for, column_names, length_for, named_rows, processor_for, task_of
     from bpc.cli.training import load_for
     from bpc.emit.check import ExportError, open_session
@@ -80,7 +80,7 @@ def evaluate(
         scores = measure(chosen, by_module(network), rows, batch_size, network)
     baseline = trivial(chosen, rows, rows)
     digest = digest_of_rows(rows)
-    weights = digest_of_file(model) if model.is_file() else digest_of_weights(model)
+    weights = digest_of(model)
     result = Result(
         command="eval",
         figures=score_figures([], scores, baseline, f"{len(rows):,} examples, sha256 {digest}"),

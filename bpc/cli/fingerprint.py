@@ -35,6 +35,11 @@ def digest_of_weights(directory: Path) -> str:
     return found.hexdigest()
 
 
+def digest_of(path: Path) -> str:
+    """sha256 of a file, or of a directory's weight files."""
+    return digest_of_file(path) if path.is_file() else digest_of_weights(path)
+
+
 def digest_of_file(file: Path) -> str:
     """sha256 of one file."""
     with file.open("rb") as content:

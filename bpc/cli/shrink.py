@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +16,7 @@ from bpc.terminal.errors import CommandError, reports_errors
 from bpc.terminal.events import LogJson, phase, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
 
@@ -75,9 +77,10 @@ def shrink(
     if stream:
         if tolerance is not None:
             raise CommandError("--tolerance is for whole runs; --stream compares layers by what rounding costs them")
+        hashed = _beside(lambda: _inputs(model, masks))
         streamed = _stream(model, source, out, multiple, max_shard_size, verify, standalone, console)
         figures = [*size_figures(*streamed.modules), *layer_figures(streamed.layers)]
-        _note(figures, model, masks, threshold, multiple).write(out / "result.json")
+        _note(figures, hashed.result(), threshold, multiple).write(out / "result.json")
         return
     with phase(console, "loading"):
         network, tokenizer = load_model(model, masks_follow=source is not None), load_tokenizer(model)
@@ -93,7 +96,7 @@ def shrink(
         dense = DenseModel.from_shrink(result, network)
         dense.save_pretrained(out, standalone=standalone)
         figures = [*with_small(whole, dense.module), *agreement_figures(result.report.agreement)]
-        _note(figures, model, masks, threshold, multiple).write(out / "result.json")
+        _note(figures, _inputs(model, masks), threshold, multiple).write(out / "result.json")
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
     keep_processors(model, out)
@@ -101,13 +104,31 @@ def shrink(
     console.print(f"{dense.describe_module()}\nwritten to {out}")
 
 
-def _note(figures: Sequence[Figure], model: Path, masks: Path | None, threshold: float | None, multiple: int) -> Result:
-    from bpc.cli.fingerprint import digest_of_file, digest_of_weights
+def _note(figures: Sequence[Figure], inputs: Mapping[str, str], threshold: float | None, multiple: int) -> Result:
     from bpc.results import Result
 
-    inputs = {"weights": digest_of_weights(model)} | ({"masks": digest_of_file(masks)} if masks else {})
     settings = {"threshold": threshold, "multiple": multiple}
-    return Result(command="shrink", figures=list(figures), settings=settings, inputs=inputs)
+    return Result(command="shrink", figures=list(figures), settings=settings, inputs=dict(inputs))
+
+
+def _inputs(model: Path, masks: Path | None) -> dict[str, str]:
+    from bpc.cli.fingerprint import digest_of, digest_of_weights
+
+    return {"weights": digest_of_weights(model)} | ({"masks": digest_of(masks)} if masks else {})
+
+
+def _beside(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
+    """Have it done while the model is traced, by a thread that nobody waits for where the command fails."""
+    future: Future[dict[str, str]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except OSError as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _stream(

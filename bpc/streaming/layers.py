@@ -53,18 +53,23 @@ def compare_layers(
     inputs: Call,
     *,
     first: bool = False,
+    known: Layers | None = None,
     seed: int = 0,
 ) -> Layers:
     """Run sampled layers of two models on the meta device with numbers in them.
 
     ``inputs``: what the models take, on the meta device; what they hand to their layers shows which inputs a layer
-    takes. ``first``: the first layer of every list alone. Raises `VerificationError` for a layer that differs by more
+    takes. ``first``: the first layer of every list alone. ``known``: an earlier comparison of the same models,
+    whose layers are not run again. Raises `VerificationError` for a layer that differs by more
     than rounding explains.
     """
     paths = list(_sampled(shell, 1 if first else _PER_LIST))
     calls, small_calls = _calls(shell, paths, inputs), _calls(small, paths, inputs)
-    compared, others, worst = [], {}, 0.0
+    compared, others, worst = [], {}, 0.0 if known is None else known.worst
     for path in paths:
+        if known is not None and path in known.compared:
+            compared.append(path)
+            continue
         if path not in calls or path not in small_calls:
             others[path] = f"{path} is not run on the example"
             continue

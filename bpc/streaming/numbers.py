@@ -53,20 +53,23 @@ class Numbers:
     def write(self, staging: Staging, file: str, shapes: Mapping[str, Tensor]) -> dict[str, Any]:
         """Write one file of the small model; what is kept of it are its hash and those of the tensors in it.
 
-        One thread hashes what the other writes; what waits is one tensor.
+        Other threads hash what this one writes; two tensors wait at most.
         """
         small: dict[str, Future[str]] = {}
         large: dict[str, Future[str]] = {}
-        with ThreadPoolExecutor(1) as pool:  # hashing holds no lock of the interpreter
+        waiting: list[list[Future[str]]] = []
+        with ThreadPoolExecutor(2) as pool:  # hashing holds no lock of the interpreter
 
             def get(name: str) -> Tensor:
-                for waiting in [*small.values(), *large.values()][-2:]:
-                    waiting.result()
+                for hashed in waiting[-2] if len(waiting) > 1 else ():
+                    hashed.result()
                 tensor = self._small(name)
                 small[name] = pool.submit(digest, tensor)
+                waiting.append([small[name]])
                 if name in self._weights:  # not a bias that folding added
                     own = self._aliases.get(name, name)
                     large[own] = small[name] if own not in self._changed else pool.submit(self._digest_masked, name)
+                    waiting[-1].append(large[own])
                 return tensor
 
             sha256 = write_shard(staging.directory / file, shapes, get)
@@ -78,7 +81,7 @@ class Numbers:
         return staging.add(file, entry)
 
     def _digest_masked(self, name: str) -> str:
-        return digest(self._masked(name))
+        return digest(self._weights[name], self._masks.get(self._aliases.get(name, name)))
 
 
 def stored_names(module: nn.Module) -> dict[str, list[str]]:

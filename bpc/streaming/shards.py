@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ _DTYPES = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 _STATE = "state.json"
-_PIECE = 2**26  # bytes hashed and written at a time
 
 
 def layout(tensors: Mapping[str, torch.Tensor], max_shard_size: int | str) -> tuple[dict[str, list[str]], str | None]:
@@ -49,20 +49,22 @@ def write_shard(path: Path, shapes: Mapping[str, torch.Tensor], get: Callable[[s
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    with path.open("wb") as file, ThreadPoolExecutor(1) as hashing:  # which holds no lock of the interpreter
 
-        def put(piece: Any) -> None:
-            digest.update(piece)
+        def put(piece: Any) -> Future[None]:
+            hashed = hashing.submit(digest.update, piece)
             file.write(piece)
+            return hashed
 
-        put(len(text).to_bytes(8, "little") + text)
+        hashed = put(len(text).to_bytes(8, "little") + text)
         for name in names:
             numbers = get(name).contiguous()
             if numbers.shape != shapes[name].shape or numbers.dtype != shapes[name].dtype:
                 raise AssertionError(f"{name} became {tuple(numbers.shape)} {numbers.dtype}")
-            flat = numbers.reshape(-1).view(torch.uint8).numpy() if numbers.numel() else b""
-            for begin in range(0, len(flat), _PIECE):
-                put(flat[begin : begin + _PIECE])
+            hashed.result()  # one tensor waits at most
+            if numbers.numel():
+                hashed = put(numbers.reshape(-1).view(torch.uint8).numpy())
+        hashed.result()
     return digest.hexdigest()
 
 

@@ -16,6 +16,7 @@ from bpc.hub.note import note_of
 from bpc.hub.sizes import note_sizes, tensors_of
 from bpc.streaming.checkpoint import Changed, Checkpoint, StreamError
 from bpc.streaming.layers import Layers, compare_layers
+from bpc.streaming.masks import FactoredMasks
 from bpc.streaming.memory import give_back_freed_memory
 from bpc.streaming.meta import shapes_of
 from bpc.streaming.numbers import Numbers, fingerprint, stored_names
@@ -26,7 +27,6 @@ from passes.frontend.inputs import normalise_inputs, widen_unit_dims
 from passes.frontend.trace import trace
 from passes.ir.info import trace_info
 from passes.masks import MaskSource, resolve_masks
-from passes.masks.check import CheckedMasks
 from passes.options import Granularity
 from passes.plan.apply import apply_plan
 from passes.plan.errors import ModuleViewError
@@ -102,8 +102,8 @@ def stream_shrink(
     on_meta = pytree.tree_map_only(torch.Tensor, lambda t: t.to("meta"), (args, kwargs))
     graph = trace(shell, on_meta[1] or on_meta[0])
     checkpoint = Changed(stored_numbers, changed or {}, trace_info(graph).aliases)
-    found = resolve_masks(graph, masks)
-    plan, view, numbers = _plan(graph, found, shell, checkpoint, on_meta, multiple)
+    found = FactoredMasks(resolve_masks(graph, masks))
+    plan, view, numbers, first = _plan(graph, found, shell, checkpoint, on_meta, multiple)
     note_sizes(view.module, view.plan.cuts, note_of(getattr(shell, "config", None)))
     stored = stored_names(view.module)
     sizes = tensors_of(view.module)
@@ -114,7 +114,7 @@ def stream_shrink(
     for number, (file, names) in enumerate(files.items()):
         step(file, number, len(files))
         entries[file] = staging.done(file) or numbers.write(staging, file, {name: sizes[name] for name in names})
-    layers = compare_layers(shell, view.module, numbers.masked, numbers.small, on_meta) if verify else None
+    layers = compare_layers(shell, view.module, numbers.masked, numbers.small, on_meta, known=first) if verify else None
     small = {name: digest for entry in entries.values() for name, digest in entry["small"].items()}
     large = {name: digest for entry in entries.values() for name, digest in entry["masked"].items()}
     traced = {name: tuple(p.shape) for name, p in graph.named_parameters()}
@@ -144,13 +144,14 @@ def stream_shrink(
 
 def _plan(
     graph: fx.GraphModule,
-    masks: CheckedMasks,
+    masks: FactoredMasks,
     shell: nn.Module,
     checkpoint: Mapping[str, torch.Tensor],
     inputs: Any,
     multiple: int,
-) -> tuple[Plan, ModuleView, Numbers]:
-    """(the graph's plan, the module that follows it or a coarser one, its numbers), as `Plan.view` has them."""
+) -> tuple[Plan, ModuleView, Numbers, Layers | None]:
+    """(the graph's plan, the module that follows it or a coarser one, its numbers), as `Plan.view` has them; and what
+    was compared on the way."""
     first: Plan | None = None
     refusal = ""
     order: tuple[Granularity, ...] = get_args(Granularity)
@@ -170,7 +171,7 @@ def _plan(
             refusal = refusal or error.reason
             continue
         plan = replace(plan, attributes=changed_attributes(shell, module))
-        return first, ModuleView(module, plan, granularity, refusal), numbers
+        return first, ModuleView(module, plan, granularity, refusal), numbers, check.layers
     raise AssertionError("one granularity is the last")
 
 
@@ -183,6 +184,7 @@ class _Check:
     def __init__(self, shell: nn.Module, numbers: Numbers, inputs: Any) -> None:
         self._shell, self._numbers, self._inputs = shell, numbers, inputs
         self._expected = shapes_of(shell, inputs)
+        self.layers: Layers | None = None  # of the last module that was right
 
     def failure(self, module: nn.Module) -> str | None:
         try:
@@ -192,7 +194,9 @@ class _Check:
         if found != self._expected:
             return f"its outputs have shapes {found} instead of {self._expected}"
         try:
-            compare_layers(self._shell, module, self._numbers.masked, self._numbers.small, self._inputs, first=True)
+            self.layers = compare_layers(
+                self._shell, module, self._numbers.masked, self._numbers.small, self._inputs, first=True
+            )
         except VerificationError as error:
             return str(error)
         return None

@@ -15,8 +15,8 @@ from passes.analysis.folding import Folding
 from passes.analysis.rows import row_stochastic_nodes, shift_invariant
 from passes.ir.graph import get_attribute
 from passes.ir.sizes import is_parameter, tensor_of
-from passes.ir.tensors import masked
-from passes.ops.facts import Fact, as_rows, fact_shape, factors_of, nothing_constant, outer
+from passes.ir.tensors import masked, not_zero
+from passes.ops.facts import Fact, Factors, as_rows, fact_shape, factors_of, nothing_constant, outer
 from passes.ops.linear_form import LinearForm, linear_form
 from passes.ops.rule import Rule
 from passes.ops.table import rule_for
@@ -44,7 +44,7 @@ class Constants:
         self.masks = masks or {}
         self._reader = read or self._own_weight
         # Reading is dear, where somebody else does it: patterns of whole rows and columns are kept as these.
-        self._factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None if read is None else {}
+        self._factors: dict[str, Factors] | None = None if read is None else {}
         self._not_read: Exception | None = None  # what the caller's reader raised: theirs to see
         self._facts: dict[fx.Node, Fact] = {}
         self._readers: dict[str, list[fx.Node]] = {}
@@ -118,14 +118,19 @@ class Constants:
     def pattern(self, name: str) -> torch.Tensor | None:
         """Which entries of a parameter are not 0; None if it has neither numbers nor a mask: it counts as dense."""
         if self._factors is not None and name in self._factors:
-            return outer(*self._factors[name])
+            return outer(self._factors[name])
         tensor, mask = self._read(name), self.masks.get(name)
         if tensor is None:
             return mask
-        found = tensor != 0 if mask is None else (tensor != 0).logical_and_(mask)
-        if self._factors is not None and (factors := factors_of(found)) is not None:
-            self._factors[name] = factors
-        return found
+        if self._factors is not None:
+
+            def rows(part: slice) -> torch.Tensor:
+                return not_zero(tensor[part], None if mask is None else mask[part])
+
+            if (factors := factors_of(tensor.shape, rows)) is not None:
+                self._factors[name] = factors
+                return outer(factors)
+        return not_zero(tensor, mask)
 
     def fact(self, node: fx.Node) -> Fact:
         """The constants of a value; every entry of a parameter is one (complex ones are left alone)."""

@@ -98,6 +98,9 @@ class BlockMasks(Mapping[str, torch.Tensor]):
         (rows, columns), grid = self._shapes[weight], self._kept[weight].shape
         return rows // grid[0], columns // grid[1]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._kept or name in self._biases
+
     def __iter__(self) -> Iterator[str]:
         yield from (*self._kept, *self._biases)
 

@@ -62,6 +62,9 @@ class TensorFile(Mapping[str, torch.Tensor]):
                 found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         return {name: found[name] for name in self._home if name in found}
 
+    def __contains__(self, name: object) -> bool:
+        return name in (self._home if self._loaded is None else self._loaded)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._home if self._loaded is None else self._loaded)
 

@@ -7,14 +7,16 @@ which every data dimension has size 1: what it says of a channel holds at every 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import fx
 
 from passes.ir.sizes import is_parameter, is_static, shape_of
+from passes.ir.tensors import pieces
 
 
 class Axis(NamedTuple):
@@ -111,18 +113,51 @@ def some(pattern: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor
     return pattern.view(torch.uint8).amax(dim, keepdim=keepdim).view(torch.bool)
 
 
-def factors_of(pattern: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(rows, columns), bool, of a pattern that is every entry where they cross; None for another one."""
-    if pattern.dim() != 2:
+class Factors(NamedTuple):
+    """A pattern of a matrix that is every entry where ``rows`` and ``columns`` (bool) cross, but for a few ``holes``
+    (flat indices)."""
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    holes: torch.Tensor
+
+
+_HOLES = 2**-10  # of all entries: random weights in half precision hold a zero here and there
+
+
+def factors_of(shape: Sequence[int], read: Callable[[slice], torch.Tensor]) -> Factors | None:
+    """A pattern in the memory of a row and a column; None for one that is not made so. ``read``: some of its rows."""
+    if len(shape) != 2 or 0 in shape:
         return None
-    rows, columns = some(pattern, 1), some(pattern, 0)
-    crossings = int(rows.sum()) * int(columns.sum())
-    return (rows, columns) if int(torch.count_nonzero(pattern)) == crossings else None
+    rows, columns = torch.zeros(shape[0], dtype=torch.bool), torch.zeros(shape[1], dtype=torch.bool)
+    ranges = list(pieces(torch.empty((), dtype=torch.bool).expand(tuple(shape))))
+    count = 0
+    for part in ranges:
+        pattern = read(part)
+        rows[part] = some(pattern, 1)
+        columns |= some(pattern, 0)
+        count += int(numpy.count_nonzero(pattern.numpy()))  # some times as fast as torch's
+    lacking = int(rows.sum()) * int(columns.sum()) - count
+    if lacking > _HOLES * len(rows) * len(columns):
+        return None
+    whole = Factors(rows, columns, torch.empty(0, dtype=torch.long))
+    if not lacking:
+        return whole
+    found = [
+        (outer(whole._replace(rows=rows[part])) & ~read(part)).flatten().nonzero().flatten() + part.start * len(columns)
+        for part in ranges
+    ]
+    return whole._replace(holes=torch.cat(found))
 
 
-def outer(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """The pattern of `factors_of`, without allocating it where one of them is all."""
+def outer(factors: Factors) -> torch.Tensor:
+    """The pattern of `factors_of`, without allocating it where there are no holes and one of the factors is all."""
+    rows, columns, holes = factors
     shape = (len(rows), len(columns))
+    if len(holes):
+        pattern = rows[:, None] & columns
+        pattern.view(-1)[holes] = False
+        return pattern
     if bool(columns.all()):
         return rows[:, None].expand(shape)
     return columns.expand(shape) if bool(rows.all()) else rows[:, None] & columns

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 import torch
 
-from passes.ir.tensors import masked
+from passes.ir.tensors import masked, without_copies
 from passes.plan.data import Fold, Masks, PlanData, select
 from passes.plan.errors import ModuleViewError
 
@@ -56,13 +56,16 @@ class SmallTensors(Mapping[str, torch.Tensor]):
             name for name in added if (name in biases if biases is not None else bool((self._bias(name) != 0).any()))
         )
         kept = (n for n in (*self._masks, *self._out_of, *self._into, *self._cuts) if n in weights or n in self.biases)
-        self._names = tuple(dict.fromkeys(kept))
+        self._names = dict.fromkeys(kept)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # by default a Mapping computes the tensor to find out
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self._names:
@@ -78,8 +81,9 @@ class SmallTensors(Mapping[str, torch.Tensor]):
         mask = None if name in self._into else self._mask(name)
         if mask is None:
             return small
-        kept = select(mask, keep)  # what goes needs no mask
-        return small if not kept.is_meta and bool(kept.all()) else masked(small, kept)
+        mask = without_copies(mask)
+        kept = select(mask, {d: k for d, k in keep.items() if mask.shape[d] > 1})  # what goes needs no mask
+        return small if not kept.is_meta and bool(kept.all()) else masked(small, kept.expand(small.shape))
 
     def _mask(self, name: str) -> torch.Tensor | None:
         given = self._masks.get(name)

@@ -55,6 +55,13 @@ def test_the_same_shrink_leaves_the_same_text(result: passes.ShrinkResult) -> No
     assert Certificate.from_json(text).to_json() == text
 
 
+def test_a_digest_with_a_mask_is_that_of_the_masked_tensor() -> None:
+    tensor = torch.randn(700, 1024)  # some pieces
+    for rows in (tensor, tensor[0], tensor[0, 0]):
+        mask = torch.rand(rows.shape) > 0.4
+        assert digest(rows, mask) == digest(rows.masked_fill(~mask, 0)) != digest(rows.masked_fill(mask, 0))
+
+
 def test_a_digest_is_of_dtype_shape_and_numbers() -> None:
     tensor = torch.tensor([[1.0, -0.0], [2.0, 3.0]])
     assert digest(tensor) == digest(tensor.t().contiguous().t()) == digest(tensor.abs())

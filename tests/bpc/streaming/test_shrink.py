@@ -75,8 +75,10 @@ def stored(directory: Path) -> dict[str, torch.Tensor]:
 
 def test_files_hold_what_shrinking_in_memory_gives(tmp_path: Path) -> None:
     model, masks = made("llama", tmp_path, "9KB")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks.safetensors").rename(tmp_path / "masks" / "model.safetensors")
     done = run(
-        "shrink", "--stream", "--model", tmp_path / "model", "--masks", tmp_path / "masks.safetensors",
+        "shrink", "--stream", "--model", tmp_path / "model", "--masks", tmp_path / "masks",
         "--out", tmp_path / "small", "--max-shard-size", "9KB",
     )  # fmt: skip
     assert done.exit_code == 0, done.output

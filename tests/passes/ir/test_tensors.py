@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from passes.ir.tensors import masked
+from passes.ir.tensors import masked, not_zero, pieces, without_copies
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+ODD = (float("inf"), float("nan"), 3.0, -0.0, 1e-40, 0.0)
 
 
 def test_infinities_and_nans_become_0_in_a_new_tensor() -> None:
     tensor = torch.tensor([float("inf"), float("nan"), 3.0])
     assert masked(tensor, torch.tensor([False, False, True])).tolist() == [0.0, 0.0, 3.0]
     assert tensor[0].item() == float("inf")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_pieces_hold_the_bits_of_one(dtype: torch.dtype) -> None:
+    """Also of transposed tensors and masks of one row or column that is repeated."""
+    tensor = torch.randn(700, 1024).to(dtype)
+    tensor[::7, : len(ODD)] = torch.tensor(ODD).to(dtype)
+    assert len(list(pieces(tensor))) > 1
+    for mask in (torch.rand(tensor.shape) > 0.4, torch.rand(700, 1) > 0.4, torch.rand(1024) > 0.4):
+        given = mask.expand(tensor.shape)
+        for numbers, kept in ((tensor, given), (tensor.t(), given.t())):
+            expected = numbers.masked_fill(~kept, 0)
+            bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+            assert torch.equal(masked(numbers, kept).view(bits), expected.view(bits))
+            assert torch.equal(not_zero(numbers, kept), (numbers != 0) & kept)
+        assert torch.equal(without_copies(given), mask if mask.dim() == 2 else mask[None])
+
+
+def test_numbers_and_truth_values_are_masked_too() -> None:
+    assert masked(torch.tensor(3.0), torch.tensor(False)).item() == 0
+    assert masked(torch.tensor([3, 4]), torch.tensor([True, False])).tolist() == [3, 0]
+    assert masked(torch.empty(3, 0), torch.ones(3, 0).bool()).shape == (3, 0)

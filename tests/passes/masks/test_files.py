@@ -50,3 +50,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("hello, this is text")
     with pytest.raises(MaskError, match="is no safetensors file"):
         TensorFile(tmp_path / "text.safetensors")
+
+
+def test_whether_a_tensor_is_there_is_known_without_reading_it(tmp_path: Path) -> None:
+    save_file({"a": A}, tmp_path / "model.safetensors")
+    held = TensorFile(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert ("a" in held, "b" in held) == (True, False)

@@ -89,11 +89,20 @@ def test_patterns_of_rows_and_columns_come_apart_and_together_again(
     rows: tuple[int, ...], columns: tuple[int, ...]
 ) -> None:
     pattern = torch.tensor(rows).bool()[:, None] & torch.tensor(columns).bool()
-    factors = factors_of(pattern)
+    factors = factors_of(pattern.shape, pattern.__getitem__)
     assert factors is not None
-    assert torch.equal(outer(*factors), pattern)
+    assert torch.equal(outer(factors), pattern)
+
+
+def test_a_few_zeros_of_their_own_are_kept_apart() -> None:
+    pattern = torch.ones(2**11, 2**9, dtype=torch.bool)
+    pattern[5:9], pattern[700, 3], pattern[2040, 511] = False, False, False
+    factors = factors_of(pattern.shape, pattern.__getitem__)
+    assert factors is not None
+    assert factors.holes.tolist() == [700 * 2**9 + 3, 2040 * 2**9 + 511]
+    assert torch.equal(outer(factors), pattern)
 
 
 def test_other_patterns_have_no_factors() -> None:
-    assert factors_of(torch.eye(2).bool()) is None
-    assert factors_of(torch.ones(3).bool()) is None
+    for pattern in (torch.eye(2).bool(), torch.ones(3).bool()):
+        assert factors_of(pattern.shape, pattern.__getitem__) is None

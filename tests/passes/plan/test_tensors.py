@@ -74,6 +74,7 @@ def test_tensors_are_what_whole_ones_become() -> None:
         assert torch.equal(small[name], tensor), name
         assert small[name].dtype == tensor.dtype
     weights.read.clear()
+    assert ("up.weight" in small, "tied" in small) == (True, False)
     assert small["up.weight"].shape == (3, 4)
     assert weights.read == ["up.weight"]
 
