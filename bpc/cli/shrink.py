@@ -124,7 +124,7 @@ def _beside(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
     def run() -> None:
         try:
             future.set_result(work())
-        except OSError as error:
+        except BaseException as error:  # whoever asks for the result would wait for ever
             future.set_exception(error)
 
     Thread(target=run, daemon=True).start()

@@ -32,7 +32,7 @@ def masked(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def not_zero(tensor: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Where a tensor is not 0, and ``mask`` (bool, of its shape) True: bool, of its shape."""
     found = tensor.bool()  # some times as fast as != 0; NaN is True to both
-    return found if mask is None else found.logical_and_(mask.contiguous())
+    return found if mask is None else found.logical_and(mask.contiguous())  # a bool tensor is its own `bool()`
 
 
 def without_copies(tensor: torch.Tensor) -> torch.Tensor:

@@ -37,3 +37,9 @@ def test_numbers_and_truth_values_are_masked_too() -> None:
     assert masked(torch.tensor(3.0), torch.tensor(False)).item() == 0
     assert masked(torch.tensor([3, 4]), torch.tensor([True, False])).tolist() == [3, 0]
     assert masked(torch.empty(3, 0), torch.ones(3, 0).bool()).shape == (3, 0)
+
+
+def test_a_pattern_of_truth_values_leaves_them_as_they_were() -> None:
+    values = torch.ones(2, 2, dtype=torch.bool)
+    assert not_zero(values, torch.eye(2).bool()).tolist() == [[True, False], [False, True]]
+    assert bool(values.all())
