@@ -66,6 +66,20 @@ def test_a_run_comes_to_the_speedup_that_is_measured(
     assert true_share(program.plain_graph(), program.masks()) == pytest.approx(1 / WANTED, rel=0.03)
 
 
+def test_a_target_that_proves_out_of_reach_is_told(
+    make_timed: Make, arguments: Make, dataset: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = make_timed()
+    before = program.mask_set.budget.prices.clone()
+    said: list[str] = []
+    monkeypatch.setattr(remeasure, "measured_speedup", lambda *_: 1.05)
+    monkeypatch.setattr("bpc.train.progress.PruningProgress.say", lambda self, text: said.append(text))
+    Trainer(program=program, args=arguments(), train_dataset=dataset).train()
+    assert torch.equal(program.mask_set.budget.prices, before)
+    assert said[0].startswith("measured 1.05× where the prices say 1.6")
+    assert said[0].endswith("what the spec masks does not reach 1.6×, so prices stay as they are")
+
+
 def test_a_measurement_that_fails_leaves_the_run_and_its_prices(
     make_timed: Make, arguments: Make, dataset: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
