@@ -195,6 +195,10 @@ def measure(
     return [timing.best for timing in time_models(graphs, repeats=repeats, **timing_options(target)).values()]
 
 
+# Of choosing, measuring what was chosen, and choosing again: how often, and how near the wanted speed-up is enough.
+ROUNDS, CLOSE = 3, 0.02
+
+
 def measured_speedup(graph: fx.GraphModule, masks: Mapping[str, Tensor], target: Target) -> float:
     """Times as fast as the graph that what the masks leave of it is, both timed in one run as ``target`` says.
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 import passes
 from bpc.costs import Costs, Widths
 from bpc.oneshot.batches import as_traced, calibration_batches, trace_example
-from bpc.oneshot.costs import measured_speedup
+from bpc.oneshot.costs import CLOSE, ROUNDS, measured_speedup
 from bpc.oneshot.heads import Heads, find_heads
 from bpc.oneshot.ladder import Ladder
 from bpc.oneshot.ladders import Narrow
@@ -33,9 +33,6 @@ from passes.structure.roles import find_roles
 
 if TYPE_CHECKING:
     from bpc.dense import DenseModel
-
-_ROUNDS = 3  # of measuring what was chosen and choosing again, where a speed-up is wanted
-_CLOSE = 0.02  # of the wanted speed-up: near enough
 
 
 def prune_once(
@@ -138,14 +135,14 @@ def _until_measured(
     """
     graph = problem.original.graph
     budget, best = costs.total() / wanted, (selection, 1.0)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         masks = problem.masks(ladders, selection)
         if not masks:
             return selection, 1.0
         speedup = measured_speedup(graph, masks, problem.target)
         if abs(speedup / wanted - 1) < abs(best[1] / wanted - 1):
             best = selection, speedup
-        if abs(speedup / wanted - 1) <= _CLOSE:
+        if abs(speedup / wanted - 1) <= CLOSE:
             break
         # What was spent more (or less) than expected is taken off the budget of the next choice.
         budget -= costs.total() * (1 / speedup - 1 / wanted)

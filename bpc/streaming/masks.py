@@ -20,6 +20,8 @@ class FactoredMasks(Mapping[str, torch.Tensor]):
         if name not in self._known:
             mask = self._masks[name]
             self._known[name] = factors_of(mask.shape, mask.__getitem__)
+            if self._known[name] is None:
+                return mask
         factors = self._known[name]
         return self._masks[name] if factors is None else outer(factors)
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from accelerate.utils import broadcast_object_list
 
-from bpc.oneshot.costs import measured_speedup
+from bpc.oneshot.costs import CLOSE, ROUNDS, measured_speedup
 from bpc.oneshot.target import Target
 
 if TYPE_CHECKING:
     from bpc.program import Program
 
 HALFWAY = 0.5  # of the schedule's c: by its cubic, seven eighths of the cost that goes has gone
-CLOSE = 0.02  # of the wanted speed-up: near enough
-ROUNDS = 3  # of measuring and choosing again before masks are frozen
 
 
 def remeasure(program: Program, progress: float, *, measures: bool) -> str:
