@@ -51,6 +51,7 @@ def joined() -> Iterator[None]:
     from accelerate.utils import parse_flag_from_env
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # every rank reads the whole model, to find what can go
     PartialState(cpu=cpu, timeout=PATIENCE)
     try:
         yield

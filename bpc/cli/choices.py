@@ -37,6 +37,7 @@ class Choices:
     max_length: int | None
     freeze_embeddings: bool
     bf16: bool | None
+    fsdp: bool
     time_it: bool
     minutes: float | None
     dry_run: bool

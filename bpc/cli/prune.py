@@ -89,6 +89,10 @@ def prune(
             show_default=False,
         ),
     ] = None,
+    fsdp: Annotated[
+        bool,
+        typer.Option("--fsdp", help="Cut weights, gradients and optimizer among the ranks of torchrun (FSDP2)."),
+    ] = False,
     time_it: Annotated[
         bool, typer.Option("--time/--no-time", help="Write OUT/small.onnx and time it beside the original.")
     ] = True,

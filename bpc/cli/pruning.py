@@ -96,7 +96,10 @@ class Pruning:
                 f"--batch-size {choices.batch_size} is that of a step on all ranks together, and cannot be divided "
                 f"among {ranks.count()}: give a multiple of {ranks.count()}"
             )
-        self.run = Run(task, task.encode(self.rows), held_out, choices.batch_size, bf16, choices.seed)
+        if choices.fsdp and choices.minutes is not None:
+            raise CommandError("--minutes times steps of a whole model, which --fsdp is to avoid: give --epochs")
+        sharded = choices.fsdp and ranks.count() > 1
+        self.run = Run(task, task.encode(self.rows), held_out, choices.batch_size, bf16, choices.seed, sharded)
         torch.manual_seed(choices.seed)  # a new head is random
         self.start, self.teacher = choices.model, choices.teacher
         self.network, self.new = self._load()

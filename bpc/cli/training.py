@@ -41,6 +41,7 @@ class Run:
     batch_size: int  # of a step, on all ranks together
     bf16: bool
     seed: int
+    sharded: bool = False  # among the ranks (FSDP2)
 
     @property
     def share(self) -> int:
@@ -80,6 +81,8 @@ class Run:
                 report_to=[],
                 use_cpu=not torch.accelerator.is_available(),  # said aloud: bf16 on a CPU needs it
                 bf16=self.bf16,
+                fsdp=True if self.sharded else None,  # type: ignore[arg-type]
+                fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if self.sharded else None,
                 seed=self.seed,
                 dataloader_pin_memory=False,
                 # Texts of one length in a batch: less padding.

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from bpc.scores.sharded import average_gradients, check_shard
 
 _MASKS = "_bpc_parameter_masks"
 
@@ -19,7 +22,14 @@ _MASKS = "_bpc_parameter_masks"
 def _masked_property(name: str) -> property:
     def get(self: nn.Module) -> Tensor | None:
         parameter = self._parameters[name]
-        return None if parameter is None else getattr(self, _MASKS)[name](parameter)
+        if parameter is None:
+            return None
+        mask = getattr(self, _MASKS)[name]
+        if isinstance(parameter, DTensor):  # in a forward, FSDP2 has put the whole tensor in its place
+            check_shard(self, name, parameter)
+            average_gradients(mask.scores)
+            return parameter
+        return mask(parameter)
 
     # No setter: nn.Module.__setattr__ stores parameters without asking the class.
     return property(get, doc=f"`{name}`, masked")

@@ -46,7 +46,7 @@ class MaskBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scores: Tensor, kept: Tensor, block: tuple[int, int]) -> Tensor:
-        ctx.block = block
+        ctx.block, ctx.dtype = block, scores.dtype
         ctx.save_for_backward(weight, kept)
         rows, columns = kept.shape
         blocks = weight.view(rows, block[0], columns, block[1])  # (gM, M', gN, N')
@@ -59,7 +59,9 @@ class MaskBlocks(torch.autograd.Function):
         rows, columns = kept.shape
         grad = grad.reshape(rows, ctx.block[0], columns, ctx.block[1])  # (gM, M', gN, N')
         grad_weight = (grad * kept[:, None, :, None]).view(weight.shape) if ctx.needs_input_grad[0] else None
-        grad_scores = (grad * weight.view(grad.shape)).sum(dim=(1, 3)) if ctx.needs_input_grad[1] else None
+        grad_scores = None
+        if ctx.needs_input_grad[1]:  # of bfloat16 weights in the scores' own precision
+            grad_scores = (grad * weight.view(grad.shape)).sum(dim=(1, 3), dtype=ctx.dtype)
         return grad_weight, grad_scores, None, None
 
 

@@ -177,6 +177,11 @@ class BiasMask(nn.Module):
     def weight_mask(self) -> BlockMask:
         return self._weight_mask[0]
 
+    @property
+    def scores(self) -> Tensor:
+        """Those of the weight."""
+        return self.weight_mask.scores
+
     def mask(self, final: bool | None = True) -> Tensor:
         """Bool tensor (out_features,)."""
         return self.weight_mask.bias_mask(final)

@@ -110,6 +110,7 @@ class MaskSet(nn.Module):
         """Move threshold and λ to where ``progress`` (0..1 of the run) puts them."""
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"progress is the finished share of the run, between 0 and 1; got {progress}.")
+        self._check_held()
         self._now = progress
         self.progress.fill_(progress)
         if self.budget is not None:
@@ -148,9 +149,19 @@ class MaskSet(nn.Module):
             total = total + self.settings.regularization.get(group, 0.0) / len(self.groups) * means.mean()
         return total * self.regularization_ramp
 
+    def _check_held(self) -> None:
+        """Raise `passes.MaskError` where something else stands in the place of scores that the masks read."""
+        for mask in self._blocks.values():
+            if mask.scores is not self.scores[mask.plan.scores.replace(".", "/")]:
+                raise MaskError(
+                    f"the scores {mask.plan.scores} were replaced, and masks would not follow what they learn: give "
+                    "fully_shard ignored_params=set(program.score_parameters()), and load_state_dict no assign=True"
+                )
+
     @torch.no_grad()
     def check_scores(self) -> None:
         """Raise `passes.MaskError` for scores that are NaN: they would read as "prune everything"."""
+        self._check_held()
         diverged = [name for name, score in self.scores.items() if bool(score.isnan().any())]
         if diverged:
             raise MaskError(
@@ -187,8 +198,9 @@ class MaskSet(nn.Module):
         attach_masks(model, self.modules_by_parameter())
         if self.settings.method == "magnitude":  # a forward measures the weight, which masks() then ranks by
             parameters = dict(model.named_parameters(remove_duplicate=False))
-            for name, mask in self._blocks.items():
-                mask(parameters[name])
+            with torch.no_grad():
+                for name, mask in self._blocks.items():
+                    mask(parameters[name])
         model.add_module(MODULE_NAME, self)
         note_masks(model, attached=True)
 

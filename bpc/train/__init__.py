@@ -7,6 +7,7 @@ from bpc.train.interrupt import ResumableInterrupt
 from bpc.train.progress import PruningProgress
 from bpc.train.scores import score_learning_rate, score_parameters, weight_parameters
 from bpc.train.seq2seq import Seq2SeqTrainer
+from bpc.train.sharded import gather, replica
 from bpc.train.taught import Taught, ask_once
 from bpc.train.trainer import Trainer
 
@@ -19,6 +20,8 @@ __all__ = [
     "ask_once",
     "distillation_loss",
     "fill_zeros",
+    "gather",
+    "replica",
     "score_learning_rate",
     "score_parameters",
     "start_scores",

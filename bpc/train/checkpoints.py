@@ -14,10 +14,12 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from bpc.train import pieces
+
 logger = logging.getLogger(__name__)
 
 _STATE = "trainer_state.json"
-_PICKLED = ("optimizer.pt", "scheduler.pt")  # what transformers would silently start anew
+_PICKLED = ("optimizer.pt", pieces.SCHEDULER)  # what transformers would silently start anew
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
@@ -48,16 +50,20 @@ def lacks(checkpoint: Path) -> str | None:
         return f"it has no {_STATE}, which is written last: the process ended meanwhile"
     except ValueError as error:
         return f"its {_STATE} is damaged ({error})"
-    for name in _PICKLED:
+    in_pieces = pieces.are_in(checkpoint)
+    for name in (pieces.SCHEDULER,) if in_pieces else _PICKLED:
         if not zipfile.is_zipfile(checkpoint / name):
             return f"it has no whole {name}"
-    weights = sorted(checkpoint.glob("*.safetensors"))
-    if not weights:
-        return "it has no weights (*.safetensors)"
-    for file in weights:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            return f"its {file.name} is damaged ({error})"
+    for directory in (pieces.WEIGHTS, pieces.OPTIMIZER) if in_pieces else ("",):
+        weights = sorted((checkpoint / directory).glob("*.safetensors"))
+        if not weights:
+            return f"it has no {directory or 'weights'} (*.safetensors)"
+        for file in weights:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                return f"its {file.relative_to(checkpoint)} is damaged ({error})"
+    if in_pieces and not (checkpoint / pieces.OPTIMIZER / pieces.NUMBERS).is_file():
+        return f"it has no {pieces.OPTIMIZER}/{pieces.NUMBERS}"
     return None

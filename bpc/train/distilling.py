@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from bpc.train.distill import divergence, logits_of
-from bpc.train.share import items_in, weigh
+from bpc.train.sharded import ShardedTrainer
+from bpc.train.share import ignores_first_label, items_in, weigh
 from bpc.train.taught import PREFIX, Taught
 from bpc.train.teacher import check_teacher, teacher_inputs
 
 
-class DistillingTrainer(transformers.Trainer):
+class DistillingTrainer(ShardedTrainer):
     """A `transformers.Trainer` with a teacher; `bpc.Trainer` documents what it does with losses.
 
     Args:
@@ -35,6 +35,7 @@ class DistillingTrainer(transformers.Trainer):
         self.distillation_weight = distillation_weight
         self.temperature = temperature
         self._step_items: Tensor | None = None  # of all micro-batches and ranks
+        self._shift_is_unknown = True
         super().__init__(**kwargs)
         if isinstance(self.train_dataset, Taught):
             collator: Any = self.train_dataset.collator(self.data_collator)
@@ -64,6 +65,8 @@ class DistillingTrainer(transformers.Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches and self._shift_is_unknown:
+            self._ask_for_shift(batches[0])
         count = torch.tensor(0.0, device=device)
         for batch in batches:
             count += self._items_in(batch)
@@ -71,6 +74,16 @@ class DistillingTrainer(transformers.Trainer):
             count = self.accelerator.gather(count).sum()
         self._step_items = count
         return batches, items
+
+    def _ask_for_shift(self, batch: Any) -> None:
+        """Where transformers does not know by a model's name (GPT2LMHeadModel) what its loss does with labels."""
+        self._shift_is_unknown = False
+        assert self.model is not None
+        known = getattr(self.model, "loss_type", None) is not None or self.compute_loss_func is not None
+        if not known and not self._loss_shifts_labels and isinstance(batch, Mapping):
+            own = {name: value for name, value in batch.items() if not name.startswith(PREFIX)}
+            with self.compute_loss_context_manager():
+                self._loss_shifts_labels = ignores_first_label(self.model, self._prepare_inputs(own))
 
     def _items_in(self, batch: Any) -> float | Tensor:
         return items_in(batch, self._loss_shifts_labels) if isinstance(batch, Mapping) else 1.0

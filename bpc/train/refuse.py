@@ -19,19 +19,28 @@ def refuse_masks_without_program(model: nn.Module | None) -> None:
         )
 
 
-_SHARDED = "FSDP shards parameters, and masks read whole ones"
-
-
-def refuse_sharded(model: nn.Module) -> None:
-    """Raise ValueError for a masked model whose parameters ``fully_shard`` has cut into pieces."""
-    if is_sharded(model):
-        raise ValueError(_how_else(_SHARDED))
+def refuse_sharded(module: nn.Module) -> None:
+    """Raise ValueError for a program whose module ``fully_shard`` has cut into pieces: it would have to be whole."""
+    if is_sharded(module):
+        raise ValueError(
+            f"the parameters of this {type(module).__name__} are cut into pieces already (fully_shard): give the "
+            "Trainer a program with a whole module, and TrainingArguments(fsdp=True) does it"
+        )
 
 
 def refuse_wrappers(trainer: Any) -> None:
     """Raise ValueError where a trainer would put other tensors or copies in the place of masked parameters."""
-    if trainer.args.fsdp or trainer.is_fsdp_enabled:
-        raise ValueError(_how_else(_SHARDED))
+    if trainer.is_fsdp_enabled:
+        plugin = trainer.accelerator.state.fsdp_plugin
+        if plugin.fsdp_version != 2:
+            raise ValueError(_how_else("FSDP 1 makes one flat tensor of parameters, in front of which no mask fits"))
+        if plugin.cpu_ram_efficient_loading:
+            raise ValueError(
+                "with fsdp_cpu_ram_efficient_loading only the first rank reads the model, and the others have none to "
+                "prune: set it to false (fsdp_config, or --fsdp_cpu_ram_efficient_loading false for accelerate launch)"
+            )
+    elif trainer.args.fsdp:
+        raise ValueError(_how_else("FSDP of XLA shards parameters in a way of its own"))
     if trainer.is_deepspeed_enabled:
         raise ValueError(_how_else("DeepSpeed steps its optimizer inside each backward"))
     if trainer.args.n_gpu > 1:
@@ -40,6 +49,6 @@ def refuse_wrappers(trainer: Any) -> None:
 
 def _how_else(reason: str) -> str:
     return (
-        f"{reason}: a program cannot be trained like that. Use DistributedDataParallel (torchrun --nproc-per-node=N "
-        "script.py), or one GPU (CUDA_VISIBLE_DEVICES=0)"
+        f"{reason}: a program cannot be trained like that. Use DistributedDataParallel or FSDP2 (torchrun "
+        "--nproc-per-node=N script.py, TrainingArguments(fsdp=True)), or one GPU (CUDA_VISIBLE_DEVICES=0)"
     )

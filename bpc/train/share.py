@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import find_batch_size
-from torch import Tensor
+from torch import Tensor, nn
 
 IGNORED_LABEL = -100  # transformers' label of positions that carry no loss
 
@@ -23,6 +23,29 @@ def counted(labels: Tensor, shifted: bool = False) -> Tensor:
     if not shifted:
         return labels != IGNORED_LABEL
     return torch.nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL) != IGNORED_LABEL
+
+
+@torch.no_grad()
+def ignores_first_label(model: nn.Module, batch: Mapping[str, Any]) -> bool:
+    """Whether a model's loss compares its output t with label t + 1: by its loss where only the first label is given.
+
+    Of labels (rows, positions); False for others, and for a model that says nothing. The model is left as it was.
+    """
+    labels = batch.get("labels")
+    if not isinstance(labels, Tensor) or labels.dim() != 2 or labels.is_floating_point() or labels.shape[1] < 2:
+        return False
+    rows = {name: value[:1] if isinstance(value, Tensor) else value for name, value in batch.items()}
+    only = torch.full_like(labels[:1], IGNORED_LABEL)
+    only[:, 0] = labels.max().clamp(min=0)
+    training = model.training
+    model.eval()
+    try:
+        loss = getattr(model(**{**rows, "labels": only}), "loss", None)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    finally:
+        model.train(training)
+    return isinstance(loss, Tensor) and (bool(loss.isnan().any()) or bool((loss == 0).all()))
 
 
 def items_in(batch: Mapping[str, Any], shifted: bool = False) -> float | Tensor:

@@ -60,7 +60,7 @@ class Trainer(DistillingTrainer):
         args, model, train_dataset, …: as for `transformers.Trainer`.
 
     Raises ValueError for a teacher with other outputs, a masked model without its program, and ways to train that
-    masks do not survive (FSDP, DeepSpeed, DataParallel); TypeError for a teacher that is no model.
+    masks do not survive (DeepSpeed, DataParallel, FSDP 1); TypeError for a teacher that is no model.
     """
 
     def __init__(
@@ -103,6 +103,9 @@ class Trainer(DistillingTrainer):
         if not self.args.disable_tqdm:
             self.remove_callback(transformers.trainer_callback.ProgressCallback)
             self.add_callback(self._progress_bar)
+
+    def _masks(self) -> MaskSet | None:
+        return self.mask_set
 
     def _use(self, program: Program | None) -> None:
         """Train ``program`` from now on, by its spec where no argument says otherwise."""
@@ -284,7 +287,7 @@ class Trainer(DistillingTrainer):
         ``resume_from_checkpoint=True`` goes on from the newest complete checkpoint. The model gets its own forward
         back: accelerate's autocast around it would make every later use bfloat16, and cannot be traced.
         """
-        if resume_from_checkpoint is True and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        if resume_from_checkpoint is True and not self.is_deepspeed_enabled:
             resume_from_checkpoint = newest_complete(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir} holds no complete checkpoint to go on from")
@@ -292,6 +295,7 @@ class Trainer(DistillingTrainer):
         try:
             with own_forwards(self):
                 result = super().train(resume_from_checkpoint, *args, **kwargs)
+            self._gather()
         finally:
             self._progress_bar.close()
             self._step_items = None

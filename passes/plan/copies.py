@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,9 +19,9 @@ def share_copy(model: nn.Module) -> nn.Module:
     return _copy(model, {id(t): t for t in tensors} | _computed(model))
 
 
-def full_copy(model: nn.Module) -> nn.Module:
-    """A copy with parameters and buffers of its own."""
-    return _copy(model, _computed(model))
+def full_copy(model: nn.Module, shared: Iterable[Any] = ()) -> nn.Module:
+    """A copy with parameters and buffers of its own, but for what it holds of ``shared``."""
+    return _copy(model, {id(held): held for held in shared} | _computed(model))
 
 
 def _copy(model: nn.Module, known: dict[int, Any]) -> nn.Module:

@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-from torch.distributed.fsdp import fully_shard
 from transformers import TrainerCallback, TrainingArguments
 
 import bpc
@@ -40,7 +38,6 @@ def main(out: Path) -> None:
         torch.save(found, out / f"{make.__name__}-{os.environ['RANK']}.pt")
     torch.save(to_a_target(out, settings), out / f"target-{os.environ['RANK']}.pt")
     torch.save(stopped(out), out / f"stopped-{os.environ['RANK']}.pt")
-    (out / f"refusals-{os.environ['RANK']}.txt").write_text("\n".join(refusals(out, settings)))
 
 
 def to_a_target(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -91,25 +88,6 @@ def stopped(out: Path) -> dict[str, Any]:
     step = trainer.state.global_step
     resumed = to_the_end(out / "stopped", 2, resume=True)
     return {"step": step, "signal": stop.signal, "state": resumed.program.module.state_dict()}
-
-
-def refusals(out: Path, settings: dict[str, Any]) -> list[str]:
-    """What is said to FSDP asked for, to a program whose module is sharded, and to a sharded model."""
-    program = bpc.compile(classifier(0), SPEC)
-    plain, whole = TrainingArguments(str(out / "run"), **settings), classifier(0)
-    asked = TrainingArguments(str(out / "run"), fsdp=True, fsdp_config={"version": 2}, **settings)
-    said = []
-    with pytest.raises(ValueError, match="FSDP") as error:
-        bpc.Trainer(program=program, args=asked)
-    said.append(str(error.value))
-    fully_shard(program.module)
-    with pytest.raises(ValueError, match="FSDP") as error:
-        bpc.Trainer(program=program, args=plain)
-    said.append(str(error.value))
-    fully_shard(whole)
-    with pytest.raises(ValueError, match="FSDP") as error:
-        bpc.compile(whole, SPEC)
-    return [*said, str(error.value)]
 
 
 if __name__ == "__main__":

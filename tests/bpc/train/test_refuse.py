@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import transformers
 from torch import nn
 
 from bpc.train import Trainer
+from bpc.train.refuse import refuse_wrappers
 
 Make = Callable[..., Any]
 Rows = list[dict[str, Any]]
@@ -42,7 +44,7 @@ def test_who_moves_the_threshold_is_told_nothing(make_program: Make, arguments: 
 
 
 def test_ways_to_train_that_masks_do_not_survive(make_program: Make, arguments: Make) -> None:
-    """Several GPUs in one process; FSDP and ranks: test_ranks."""
+    """Several GPUs in one process; pieces: test_sharded."""
     several = arguments()
     several._n_gpu = 2
     program = make_program()
@@ -52,3 +54,11 @@ def test_ways_to_train_that_masks_do_not_survive(make_program: Make, arguments: 
     replica: nn.Module = linear._replicate_for_data_parallel()
     with pytest.raises(AttributeError, match="no setter"):  # the reason
         replica.weight = torch.ones(48, 32)
+
+
+def test_one_flat_tensor_of_parameters_is_refused() -> None:
+    plugin = SimpleNamespace(fsdp_version=1, cpu_ram_efficient_loading=False)
+    state = SimpleNamespace(fsdp_plugin=plugin)
+    trainer = SimpleNamespace(is_fsdp_enabled=True, accelerator=SimpleNamespace(state=state))
+    with pytest.raises(ValueError, match=r"FSDP 1 makes one flat tensor.*FSDP2"):
+        refuse_wrappers(trainer)
