@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy
 import torch
 
+from passes.ir.pages import unfilled
+
 _PIECE = 2**18  # entries: what is made of them on the way stays in the processor's cache
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def pieces(tensor: torch.Tensor) -> Iterator[slice]:
@@ -19,14 +22,37 @@ def pieces(tensor: torch.Tensor) -> Iterator[slice]:
 
 def masked(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """A new tensor with exact zeros where ``mask`` (bool, of its shape) is False, whatever stood there."""
-    bits = _BITS.get(tensor.element_size())
-    if tensor.device.type != "cpu" or tensor.dim() == 0 or not tensor.is_floating_point() or bits is None:
+    bits = _bits(tensor)
+    if bits is None or not tensor.is_floating_point():
         return tensor.masked_fill(~mask.to(tensor.device), 0)
-    tensor, mask = tensor.detach(), mask.cpu()
-    zeroed = torch.empty_like(tensor)
-    for rows in pieces(tensor):  # a product of integers is three times as fast, and 0 times a NaN's bits is 0
-        torch.mul(tensor[rows].view(bits), mask[rows].contiguous(), out=zeroed[rows].view(bits))
+    tensor, mask = tensor.detach(), without_copies(mask.cpu())
+    zeroed = unfilled(tensor.shape, tensor.dtype) if tensor.is_contiguous() else torch.empty_like(tensor)
+    whole = mask.to(bits) if mask.numel() <= _PIECE else mask  # of one dtype a product is three times as fast again
+    for rows in pieces(tensor):  # a product of integers is faster than a choice, and 0 times a NaN's bits is 0
+        part = whole[rows] if len(whole) > 1 else whole
+        torch.mul(tensor[rows].view(bits), part.to(bits), out=zeroed[rows].view(bits))
     return zeroed
+
+
+def taken(tensor: torch.Tensor, dim: int, indices: Sequence[int]) -> torch.Tensor:
+    """`torch.index_select`; numpy takes columns three times as fast."""
+    chosen, bits = torch.tensor(indices, dtype=torch.long), _bits(tensor)
+    if bits is None or tensor.requires_grad:
+        return tensor.index_select(dim, chosen.to(tensor.device))
+    if len(indices) and not 0 <= int(chosen.min()) <= int(chosen.max()) < tensor.shape[dim]:
+        raise IndexError(f"indices up to {int(chosen.max())} of dim {dim}, which has {tensor.shape[dim]}")
+    out = unfilled((*tensor.shape[:dim], len(indices), *tensor.shape[dim + 1 :]), tensor.dtype)
+    # By default numpy makes a copy of ``out``, lest a wrong index leaves it half done.
+    numpy.take(tensor.view(bits).numpy(), chosen.numpy(), dim, out=out.view(bits).numpy(), mode="clip")
+    return out
+
+
+def _bits(tensor: torch.Tensor) -> torch.dtype | None:
+    """Integers as large as a tensor's numbers; None where it is not just numbers in this machine's memory."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    if not plain or tensor.device.type != "cpu" or tensor.dim() == 0 or tensor.is_complex() or tensor.is_quantized:
+        return None
+    return _BITS.get(tensor.element_size())
 
 
 def not_zero(tensor: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -15,6 +15,7 @@ import numpy
 import torch
 from torch import fx
 
+from passes.ir.pages import unfilled
 from passes.ir.sizes import is_parameter, is_static, shape_of
 from passes.ir.tensors import pieces
 
@@ -131,36 +132,37 @@ def factors_of(shape: Sequence[int], read: Callable[[slice], torch.Tensor]) -> F
         return None
     rows, columns = torch.zeros(shape[0], dtype=torch.bool), torch.zeros(shape[1], dtype=torch.bool)
     ranges = list(pieces(torch.empty((), dtype=torch.bool).expand(tuple(shape))))
-    count = 0
+    counts = []
     for part in ranges:
         pattern = read(part)
         rows[part] = some(pattern, 1)
         columns |= some(pattern, 0)
-        count += int(numpy.count_nonzero(pattern.numpy()))  # some times as fast as torch's
-    lacking = int(rows.sum()) * int(columns.sum()) - count
-    if lacking > _HOLES * len(rows) * len(columns):
+        counts.append(int(numpy.count_nonzero(pattern.numpy())))  # some times as fast as torch's
+    width = int(columns.sum())
+    lacking = [int(rows[part].sum()) * width - count for part, count in zip(ranges, counts, strict=True)]
+    if sum(lacking) > _HOLES * len(rows) * len(columns):
         return None
     whole = Factors(rows, columns, torch.empty(0, dtype=torch.long))
-    if not lacking:
-        return whole
     found = [
         (outer(whole._replace(rows=rows[part])) & ~read(part)).flatten().nonzero().flatten() + part.start * len(columns)
-        for part in ranges
+        for part, count in zip(ranges, lacking, strict=True)
+        if count
     ]
-    return whole._replace(holes=torch.cat(found))
+    return whole._replace(holes=torch.cat(found)) if found else whole
 
 
 def outer(factors: Factors) -> torch.Tensor:
     """The pattern of `factors_of`, without allocating it where there are no holes and one of the factors is all."""
     rows, columns, holes = factors
     shape = (len(rows), len(columns))
-    if len(holes):
-        pattern = rows[:, None] & columns
-        pattern.view(-1)[holes] = False
-        return pattern
-    if bool(columns.all()):
+    if not len(holes) and bool(columns.all()):
         return rows[:, None].expand(shape)
-    return columns.expand(shape) if bool(rows.all()) else rows[:, None] & columns
+    if not len(holes) and bool(rows.all()):
+        return columns.expand(shape)
+    pattern = unfilled(shape, torch.bool)  # bytes are multiplied some times as fast as bools
+    torch.mul(rows.view(torch.uint8)[:, None], columns.view(torch.uint8), out=pattern.view(torch.uint8))
+    pattern.view(-1)[holes] = False
+    return pattern
 
 
 def any_over(live: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:

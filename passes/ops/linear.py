@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from passes.ir.sizes import shape_of, tensor_of
+from passes.ir.tensors import pieces, without_copies
 from passes.ops.facts import Fact, as_rows, fact_shape, make_fact, nothing, nothing_constant, some
 from passes.ops.linear_form import LinearForm, linear_form
 from passes.ops.rule import Facts, Kind, Live, Rule
@@ -37,9 +38,26 @@ def reaches(channels: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     rows = as_rows(channels)
     if rows.shape[0] > 1:
         return channels.float() @ pattern.float() > 0
-    chosen = pattern if bool(rows.all()) else pattern[rows[0]]
-    found = some(chosen, 0) if len(chosen) else torch.zeros(pattern.shape[1], dtype=torch.bool)
-    return found.expand(*channels.shape[:-1], -1)
+    return _reached(rows[0], pattern).expand(*channels.shape[:-1], -1)
+
+
+def _reached(rows: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+    """`reaches` of one row of choices; a product of bytes is some times as fast as a choice of rows."""
+    columns = pattern.shape[1]
+    if pattern.numel() == 0:
+        return torch.zeros(columns, dtype=torch.bool)
+    pattern = without_copies(pattern)
+    if len(pattern) < len(rows):
+        rows = rows.any(0, keepdim=True)
+    cells, chosen = pattern.view(torch.uint8), rows.view(torch.uint8)[:, None]
+    found = torch.zeros(pattern.shape[1], dtype=torch.uint8)
+    if pattern.stride(0) < pattern.stride(1):  # transposed
+        for part in pieces(pattern.t()):
+            found[part] = (cells[:, part] * chosen).amax(0)
+    else:
+        for part in pieces(pattern):
+            torch.maximum(found, (cells[part] * chosen[part]).amax(0), out=found)
+    return found.view(torch.bool).expand(columns)
 
 
 def constant(node: fx.Node, facts: Facts) -> Fact:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from passes.ir.tensors import taken
 from passes.plan.errors import PlanError
 from passes.strict import as_schema, parse_json, short
 
@@ -170,7 +171,7 @@ def select(
     """The indices ``keep`` of each dim, those ``cleared`` (dim, indices before the cut) zero; else the same tensor."""
     small = tensor
     for dim, kept in keep.items():
-        small = small.index_select(dim, torch.tensor(kept, dtype=torch.long, device=tensor.device))
+        small = taken(small, dim, kept)
     for dim, indices in cleared:
         place = {index: position for position, index in enumerate(keep.get(dim, range(tensor.shape[dim])))}
         if left := [place[index] for index in indices if index in place]:
