@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ from passes.ir.tensors import masked
 from passes.masks import BlockScores, MaskSource
 from passes.plan.plan import Plan
 from passes.plan.tensors import SmallTensors
+
+T = TypeVar("T")
 
 
 class _Made(Mapping[str, Tensor]):
@@ -53,35 +56,43 @@ class Numbers:
     def write(self, staging: Staging, file: str, shapes: Mapping[str, Tensor]) -> dict[str, Any]:
         """Write one file of the small model; what is kept of it are its hash and those of the tensors in it.
 
-        Other threads hash what this one writes; two tensors wait at most.
+        Other threads make and hash the tensors that come next while this one writes; two are ahead at most.
         """
-        small: dict[str, Future[str]] = {}
-        large: dict[str, Future[str]] = {}
-        waiting: list[list[Future[str]]] = []
-        with ThreadPoolExecutor(2) as pool:  # hashing holds no lock of the interpreter
+        hashes: dict[str, dict[str, str]] = {"small": {}, "masked": {}}
 
-            def get(name: str) -> Tensor:
-                for hashed in waiting[-2] if len(waiting) > 1 else ():
-                    hashed.result()
-                tensor = self._small(name)
-                small[name] = pool.submit(digest, tensor)
-                waiting.append([small[name]])
-                if name in self._weights:  # not a bias that folding added
-                    own = self._aliases.get(name, name)
-                    large[own] = small[name] if own not in self._changed else pool.submit(self._digest_masked, name)
-                    waiting[-1].append(large[own])
-                return tensor
+        def made(names: Sequence[str]) -> Iterator[Tensor]:
+            with ThreadPoolExecutor(2) as pool:  # reading, cutting and hashing hold no lock of the interpreter
+                for tensor, small, large in in_turn(pool, self._hashed, names, ahead=2):
+                    hashes["small"] |= small
+                    hashes["masked"] |= large
+                    yield tensor
 
-            sha256 = write_shard(staging.directory / file, shapes, get)
-            entry = {
-                "sha256": sha256,
-                "small": {name: hashed.result() for name, hashed in small.items()},
-                "masked": {name: hashed.result() for name, hashed in large.items()},
-            }
-        return staging.add(file, entry)
+        sha256 = write_shard(staging.directory / file, shapes, made)
+        return staging.add(file, {"sha256": sha256, **hashes})
 
-    def _digest_masked(self, name: str) -> str:
-        return digest(self._weights[name], self._masks.get(self._aliases.get(name, name)))
+    def _hashed(self, name: str) -> tuple[Tensor, dict[str, str], dict[str, str]]:
+        """(a tensor of the small model, its hash by its name, the masked one's by the name in the traced model)."""
+        tensor, own = self._small(name), self._aliases.get(name, name)
+        small = digest(tensor)
+        if name not in self._weights:  # a bias that folding added
+            return tensor, {name: small}, {}
+        large = small if own not in self._changed else digest(self._weights[name], self._masks.get(own))
+        return tensor, {name: small}, {own: large}
+
+
+def in_turn(pool: Executor, make: Callable[[str], T], names: Iterable[str], ahead: int) -> Iterator[T]:
+    """What is made of each name, in order; ``ahead`` of them at most are made before they are asked for."""
+    waiting: deque[Future[T]] = deque()
+    try:
+        for name in names:
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(make, name))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def stored_names(module: nn.Module) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,10 @@ def layout(tensors: Mapping[str, torch.Tensor], max_shard_size: int | str) -> tu
     return split.filename_to_tensors, json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
-def write_shard(path: Path, shapes: Mapping[str, torch.Tensor], get: Callable[[str], torch.Tensor]) -> str:
-    """Write one file; returns its sha256. ``shapes``: meta tensors; ``get`` gives the numbers of each, once."""
+def write_shard(
+    path: Path, shapes: Mapping[str, torch.Tensor], make: Callable[[Sequence[str]], Iterator[torch.Tensor]]
+) -> str:
+    """Write one file; returns its sha256. ``shapes``: meta tensors; ``make`` gives the numbers of names, in turn."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     names = sorted(shapes, key=lambda name: (-shapes[name].element_size(), name))  # numbers lie aligned
@@ -57,13 +59,12 @@ def write_shard(path: Path, shapes: Mapping[str, torch.Tensor], get: Callable[[s
             return hashed
 
         hashed = put(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            numbers = get(name).contiguous()
+        for name, numbers in zip(names, make(names), strict=True):
             if numbers.shape != shapes[name].shape or numbers.dtype != shapes[name].dtype:
                 raise AssertionError(f"{name} became {tuple(numbers.shape)} {numbers.dtype}")
             hashed.result()  # one tensor waits at most
             if numbers.numel():
-                hashed = put(numbers.reshape(-1).view(torch.uint8).numpy())
+                hashed = put(numbers.contiguous().reshape(-1).view(torch.uint8).numpy())
         hashed.result()
     return digest.hexdigest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -111,10 +112,15 @@ def stream_shrink(
     staging = Staging(Path(out) / STAGING, fingerprint(view.plan, Path(directory), masks, files, changed or {}))
     resumed = sum(staging.done(file) is not None for file in files)
     entries = {}
-    for number, (file, names) in enumerate(files.items()):
-        step(file, number, len(files))
-        entries[file] = staging.done(file) or numbers.write(staging, file, {name: sizes[name] for name in names})
-    layers = compare_layers(shell, view.module, numbers.masked, numbers.small, on_meta, known=first) if verify else None
+    with ThreadPoolExecutor(1) as beside:  # what is compared is arithmetic, what is written waits for the disk
+        arguments = (shell, view.module, numbers.masked, numbers.small, on_meta)
+        compared = beside.submit(compare_layers, *arguments, known=first) if verify else None
+        for number, (file, names) in enumerate(files.items()):
+            if compared is not None and compared.done():
+                compared.result()  # a layer that differs ends the work
+            step(file, number, len(files))
+            entries[file] = staging.done(file) or numbers.write(staging, file, {name: sizes[name] for name in names})
+        layers = None if compared is None else compared.result()
     small = {name: digest for entry in entries.values() for name, digest in entry["small"].items()}
     large = {name: digest for entry in entries.values() for name, digest in entry["masked"].items()}
     traced = {name: tuple(p.shape) for name, p in graph.named_parameters()}
