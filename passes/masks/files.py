@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from passes.masks.check import MaskError
 from passes.strict import as_schema, parse_json
 
 INDEX = "model.safetensors.index.json"
+
+_ODD = (TypeError, ValueError, LookupError, AttributeError)  # what readers stumble over in a damaged file
+_LIMIT = "for lack of memory (free some, or raise the limit of the process: `ulimit -v`)"
 
 
 class _Index(BaseModel):
@@ -77,10 +82,24 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except FileNotFoundError as error:
-        raise MaskError(f"{path} does not exist") from error
-    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise MaskError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+    except (SafetensorError, OSError, RuntimeError, *_ODD, MemoryError) as error:
+        raise MaskError(f"{path} {_told(path, error)}") from error
+
+
+def _told(path: Path, error: Exception) -> str:
+    """What is wrong: the file, or the machine that could not read it."""
+    if _lacks_memory(error):
+        return f"could not be read, {_LIMIT}: {error}"
+    if isinstance(error, FileNotFoundError) and not path.exists():
+        return "does not exist"
+    if isinstance(error, OSError):  # safetensors says "not found" of a file that it may not open
+        return f"could not be read: {error}; look at its permissions, at the disk, and at `ulimit -n`"
+    return f"is no safetensors file, or a damaged one: {error}"
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """torch says so in the text of a RuntimeError."""
+    return isinstance(error, MemoryError) or os.strerror(errno.ENOMEM) in str(error)
 
 
 def _shards(index: Path) -> dict[str, Path]:
@@ -116,6 +135,8 @@ def _torch_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader lets anything out, of a damaged archive or pickle
+        if _lacks_memory(error):
+            raise MaskError(f"{path} could not be read, {_LIMIT}: {error}") from error
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise MaskError(f"{path} holds more than tensors and is not unpickled: {first}") from error
     if not isinstance(loaded, Mapping):
