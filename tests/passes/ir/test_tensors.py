@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from passes.ir.tensors import masked, not_zero, pieces, without_copies
+from passes.ir.tensors import masked, not_zero, pieces, taken, without_copies
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 ODD = (float("inf"), float("nan"), 3.0, -0.0, 1e-40, 0.0)
@@ -43,3 +43,26 @@ def test_a_pattern_of_truth_values_leaves_them_as_they_were() -> None:
     values = torch.ones(2, 2, dtype=torch.bool)
     assert not_zero(values, torch.eye(2).bool()).tolist() == [[True, False], [False, True]]
     assert bool(values.all())
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bool, torch.int64, torch.complex64])
+def test_taken_entries_have_the_bits_of_those_that_torch_selects(dtype: torch.dtype) -> None:
+    """Also of transposed and of expanded tensors, and where nothing is taken."""
+    tensor = torch.randn(7, 6).to(dtype)
+    if dtype in DTYPES:
+        tensor[1] = torch.tensor(ODD).to(dtype)
+    for source in (tensor, tensor.t(), tensor[:, :1].expand(7, 6)):
+        for dim in (0, 1):
+            for indices in ((0, 2, 5), (), (1, 1)):
+                expected = source.index_select(dim, torch.tensor(indices, dtype=torch.long))
+                found = taken(source, dim, indices)
+                assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+                assert torch.equal(found.view(torch.uint8), expected.contiguous().view(torch.uint8))
+
+
+def test_an_index_that_is_not_there_is_no_other_one() -> None:
+    for tensor in (torch.ones(3, 2), torch.ones(0, 2)):
+        for indices in ((0, 3), (-1,)):
+            with pytest.raises(IndexError):
+                taken(tensor, 0, indices)
+    assert taken(torch.ones(3, 2, device="meta"), 0, (0, 2)).shape == (2, 2)

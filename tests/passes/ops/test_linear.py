@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from passes.analysis.constants import Constants
@@ -66,6 +67,16 @@ def test_rows_go_with_the_result_and_columns_with_the_input_also_of_a_transposed
         assert keeps(coupling, weight, out_dim) == keeps(coupling, bias, 0) == [F, F, T, F, F]
         assert keeps(coupling, weight, 1 - out_dim) == [T, F, F]
         assert keeps(coupling, x, 0) == keeps(coupling, out, 0) == [T, T]  # a live channel lives at both positions
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3000, 300)])
+def test_reaching_goes_piece_by_piece_through_patterns_of_any_layout(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    dense = torch.rand(shape) > 0.99
+    rows, columns = torch.rand(shape[0], 1) > 0.5, torch.rand(shape[1]) > 0.5
+    for pattern in (dense, dense.t().contiguous().t(), rows.expand(shape), columns.expand(shape), rows & columns):
+        for chosen in (torch.rand(shape[0]) > 0.9, torch.zeros(shape[0], dtype=torch.bool)):
+            assert torch.equal(reaches(chosen, pattern), (pattern & chosen[:, None]).any(0))
 
 
 def test_reaching_by_rows() -> None:
