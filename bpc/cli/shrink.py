@@ -47,6 +47,9 @@ def shrink(
     stream: Annotated[
         bool, typer.Option("--stream", help="Never hold the model: tensor by tensor, from files to files.")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With --stream: run both models whole too, a layer in memory at a time.")
+    ] = False,
     max_shard_size: Annotated[str, typer.Option(help="With --stream: of the files that are written.")] = "5GB",
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Add a Python file that loads the model without bpc.")
@@ -56,8 +59,8 @@ def shrink(
 ) -> None:
     """Remove what the masks leave dead, exactly: heads, FFN dims, whole layers. Constants are folded into biases.
 
-    --stream is for models that do not fit in memory. It compares sampled layers instead of running both models, and
-    after a kill the same command goes on from the last file that was whole.
+    --stream is for models that do not fit in memory. It compares sampled layers instead of running both models (--whole
+    runs them too, which reads them again), and after a kill the same command goes on from the last file that was whole.
     """
     import passes
     from bpc.cli.models import keep_processors, load_model, load_tokenizer, mask_source, save_tokenizer
@@ -74,12 +77,14 @@ def shrink(
     check_directory("--out", out, model)
     claim_directory(context, "--out", out)
     source = mask_source(masks, threshold)
+    if whole and not (stream and verify):
+        raise CommandError("--whole goes with --stream, and not with --no-verify; without --stream both are run anyway")
     if stream:
         if tolerance is not None:
             raise CommandError("--tolerance is for whole runs; --stream compares layers by what rounding costs them")
         hashed = _beside(lambda: _inputs(model, masks))
-        streamed = _stream(model, source, out, multiple, max_shard_size, verify, standalone, console)
-        figures = [*size_figures(*streamed.modules), *layer_figures(streamed.layers)]
+        streamed = _stream(model, source, out, multiple, max_shard_size, verify, whole, standalone, console)
+        figures = [*size_figures(*streamed.modules), *layer_figures(streamed.layers, streamed.whole)]
         _note(figures, hashed.result(), threshold, multiple).write(out / "result.json")
         return
     with phase(console, "loading"):
@@ -90,12 +95,12 @@ def shrink(
     with phase(console, "analysing, rewriting and verifying"):
         aliases = trace_info(graph).aliases
         tied = {name: found[canonical] for name, canonical in aliases.items() if canonical in found}
-        whole = size_figures(network, None)
+        sizes = size_figures(network, None)
         result = passes.shrink(graph, {**found, **tied}, verify=verify, tolerance=tolerance, multiple=multiple)
         multiply_masks(network, found)
         dense = DenseModel.from_shrink(result, network)
         dense.save_pretrained(out, standalone=standalone)
-        figures = [*with_small(whole, dense.module), *agreement_figures(result.report.agreement)]
+        figures = [*with_small(sizes, dense.module), *agreement_figures(result.report.agreement)]
         _note(figures, _inputs(model, masks), threshold, multiple).write(out / "result.json")
     if tokenizer is not None:
         save_tokenizer(tokenizer, out)
@@ -138,6 +143,7 @@ def _stream(
     multiple: int,
     max_shard_size: str,
     verify: bool,
+    whole: bool,
     standalone: bool,
     console: Console,
 ) -> Streamed:
@@ -161,6 +167,7 @@ def _stream(
             multiple=multiple,
             max_shard_size=max_shard_size,
             verify=verify,
+            whole=whole,
             standalone=standalone,
             step=writing,
         )

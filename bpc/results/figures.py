@@ -13,6 +13,7 @@ from bpc.tasks.score import Score
 
 if TYPE_CHECKING:
     from bpc.streaming.layers import Layers
+    from bpc.streaming.whole import Whole
     from passes.verify.compare import Agreement
 
 
@@ -38,18 +39,23 @@ def agreement_figures(agreement: Agreement | None) -> list[Figure]:
     return [Figure(name="largest difference from the masked model", unit="1", small=apart, better="lower")]
 
 
-def layer_figures(layers: Layers | None) -> list[Figure]:
-    """How far sampled layers were apart, where they were compared instead of whole models."""
-    if layers is None or not layers.compared:
-        return []
+def layer_figures(layers: Layers | None, whole: Whole | None = None) -> list[Figure]:
+    """How far sampled layers were apart, where they were compared instead of whole models; and those, where they ran a
+    layer at a time."""
+    found = []
+    if layers is not None and layers.compared:
+        found.append(("a layer", layers.worst, f"{len(layers.compared)} layers on random inputs"))
+    if whole is not None and whole.worst is not None:
+        found.append(("an output", whole.worst, f"random inputs {whole.on}"))
     return [
         Figure(
-            name="largest difference of a layer, in units of what rounding costs it",
+            name=f"largest difference of {what}, in units of what rounding costs it",
             unit="1",
-            small=Value(value=layers.worst),
+            small=Value(value=worst),
             better="lower",
-            sample=f"{len(layers.compared)} layers on random inputs",
+            sample=sample,
         )
+        for what, worst, sample in found
     ]
 
 

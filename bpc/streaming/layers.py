@@ -117,15 +117,20 @@ def _apart(
     return far
 
 
-def _sampled(model: nn.Module, count: int) -> Iterator[str]:
-    """Layers of every list of them that is in no other layer."""
+def outermost_lists(model: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
+    """Lists of layers that are in no other layer, by their paths."""
     taken: list[str] = []
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) and not any(path.startswith(f"{t}.") for t in taken):
             taken.append(path)
-            last = len(module) - 1
-            picked = sorted({0, last // 2, last})[:count]
-            yield from (f"{path}.{index}" for index in picked if any(True for _ in module[index].parameters()))
+            yield path, module
+
+
+def _sampled(model: nn.Module, count: int) -> Iterator[str]:
+    for path, module in outermost_lists(model):
+        last = len(module) - 1
+        picked = sorted({0, last // 2, last})[:count]
+        yield from (f"{path}.{index}" for index in picked if any(True for _ in module[index].parameters()))
 
 
 def _calls(model: nn.Module, paths: list[str], inputs: Call) -> dict[str, Call]:

@@ -15,7 +15,7 @@ from bpc.hub.sizes import tensors_of
 from bpc.streaming.shards import Staging, write_shard
 from passes.certificate import digest, hash_of, versions
 from passes.ir.tensors import masked
-from passes.masks import BlockScores, MaskSource
+from passes.masks import BlockScores, MaskSource, TensorFile
 from passes.plan.plan import Plan
 from passes.plan.tensors import SmallTensors
 
@@ -52,6 +52,17 @@ class Numbers:
     def _small(self, name: str) -> Tensor:
         own = self._aliases.get(name, name)
         return self._changed[own] if own in self._changed else self._weights[name]
+
+    def written(self, folder: Path, home: Mapping[str, tuple[str, str]]) -> Mapping[str, Tensor]:
+        """The small model as it is in files; ``home``: {name: (file, the name it is stored under)}. What is in none of
+        them (buffers that checkpoints leave out) is made as ever."""
+        files = {file: TensorFile(folder / file) for file in {file for file, _ in home.values()}}
+
+        def read(name: str) -> Tensor:
+            file, own = home.get(name, ("", ""))
+            return files[file][own] if file else self._small(name)
+
+        return _Made(read)
 
     def write(self, staging: Staging, file: str, shapes: Mapping[str, Tensor]) -> dict[str, Any]:
         """Write one file of the small model; what is kept of it are its hash and those of the tensors in it.

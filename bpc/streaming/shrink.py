@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +22,7 @@ from bpc.streaming.memory import give_back_freed_memory
 from bpc.streaming.meta import shapes_of
 from bpc.streaming.numbers import Numbers, fingerprint, stored_names
 from bpc.streaming.shards import Staging, layout
+from bpc.streaming.whole import Whole, compare_whole
 from passes.certificate import Certificate, plain, versions
 from passes.driver import SEED, least_precise
 from passes.frontend.inputs import normalise_inputs, widen_unit_dims
@@ -54,6 +55,7 @@ class Streamed:
     files: int
     resumed: int
     layers: Layers | None
+    whole: Whole | None = None
 
     def __str__(self) -> str:
         before, after = (sum(p.numel() for p in module.parameters()) for module in self.modules)
@@ -63,6 +65,10 @@ class Streamed:
         if self.view.refusal:
             lines.append(f"attention is cut by {self.view.granularity}: {self.view.refusal}")
         lines.append("not verified" if self.layers is None else str(self.layers))
+        if self.whole is not None:
+            lines.append(str(self.whole))
+        elif self.layers is not None:
+            lines.append("the models were not run whole: `bpc verify --against` does it, where both fit in memory")
         return "\n".join(lines)
 
 
@@ -76,6 +82,7 @@ def stream_shrink(
     multiple: int = 1,
     max_shard_size: int | str = "5GB",
     verify: bool = True,
+    whole: bool = False,
     standalone: bool = False,
     changed: Mapping[str, torch.Tensor] | None = None,
     chosen: Any = None,
@@ -90,6 +97,7 @@ def stream_shrink(
         max_shard_size: of the files it writes. A run that is killed goes on from its last whole file; what it has is
             kept in ``out/.bpc-stream``.
         verify: compare layers of the masked model with those of the small one, with random inputs.
+        whole: run both models as well, the small one from the files that were written. Weights are read three times.
         changed: {name: tensor}, read in the place of the directory's own, one at a time.
         chosen: how the masks were chosen, for the model card; see `bpc.hub.card`.
         step: told (file, its number, of how many) before each file.
@@ -121,6 +129,12 @@ def stream_shrink(
             step(file, number, len(files))
             entries[file] = staging.done(file) or numbers.write(staging, file, {name: sizes[name] for name in names})
         layers = None if compared is None else compared.result()
+    run = None
+    if whole:
+        home = {name: (file, own) for file, names in files.items() for own in names for name in stored[own]}
+        inputs = (args, kwargs)
+        written = numbers.written(staging.directory, home)
+        run = compare_whole(shell, view.module, numbers.masked, written, inputs)
     small = {name: digest for entry in entries.values() for name, digest in entry["small"].items()}
     large = {name: digest for entry in entries.values() for name, digest in entry["masked"].items()}
     traced = {name: tuple(p.shape) for name, p in graph.named_parameters()}
@@ -134,7 +148,7 @@ def stream_shrink(
         small={name: small[own] for own, group in stored.items() for name in group},
         plan=view.plan.plain(),
         passes=({"name": "stream", "modified": bool(plan.cuts or plan.folds), "counts": {"files": len(files)}},),
-        agreement=None if layers is None else plain(layers),
+        agreement=plain((asdict(layers) if layers else {}) | ({"whole": run} if run else {})) or None,
     )
     parameters = sum(torch.Size(plan.small_shape(name, shape)).numel() for name, shape in traced.items())
     write_directory(
@@ -145,7 +159,7 @@ def stream_shrink(
         chosen=chosen,
     )
     staging.remove()
-    return Streamed(plan, view, (shell, view.module), len(files), resumed, layers)
+    return Streamed(plan, view, (shell, view.module), len(files), resumed, layers, run)
 
 
 def _plan(
