@@ -105,7 +105,7 @@ def shrink(directory: Path) -> None:
     thread.start()
     start = time.perf_counter()
     out = directory / "small"
-    more = ["--no-verify"] if "--no-verify" in sys.argv else []
+    more = [option for option in ("--no-verify", "--whole") if option in sys.argv]
     try:
         paths = ["--model", f"{directory}/model", "--masks", f"{directory}/masks", "--out", f"{out}"]
         if app(["shrink", "--stream", *paths, "--max-shard-size", "1GB", *more], standalone_mode=False):
@@ -120,6 +120,7 @@ def shrink(directory: Path) -> None:
         json.dumps(
             {
                 "seconds": round(time.perf_counter() - start, 1),
+                "of processors": round(sum(os.times()[:2]), 1),
                 "peak anonymous MB": peak[0] // 1000,
                 "peak resident MB, mapped files included": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
             }
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--step", choices=["make", "shrink", "all"], default="all")
     parser.add_argument("--no-verify", action="store_true")
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--keep", action="store_true")
     given = parser.parse_args()
     directory: Path = given.directory
@@ -149,9 +151,10 @@ def main() -> None:
     start = time.perf_counter()
     copy(directory / "model", directory / "copy")
     copied = time.perf_counter() - start
+    load = os.getloadavg()[0]
     shutil.rmtree(directory / "copy")
     forget(directory)
-    more = ["--no-verify"] if given.no_verify else []
+    more = [option for option in ("--no-verify", "--whole") if option in sys.argv]
     done = subprocess.run([*same, "--step", "shrink", *more], check=True, capture_output=True, text=True)
     print(done.stdout)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -164,6 +167,7 @@ def main() -> None:
                 "copy s": round(copied, 1),
                 "copy's time / shrink's": round(copied / found["seconds"], 2),
                 **found,
+                "load before and after": [round(load, 1), round(os.getloadavg()[0], 1)],
             }
         )
     )
