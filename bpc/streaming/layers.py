@@ -19,7 +19,6 @@ from bpc.hub.sizes import tensors_of
 from bpc.streaming.meta import shapes_of
 from bpc.verify.check import MULTIPLE
 from bpc.verify.runs import distance, floors
-from passes.ir.pages import unfilled
 from passes.verify.errors import VerificationError
 
 _PER_LIST = 3  # the first, one in the middle, the last
@@ -182,4 +181,4 @@ def _outputs(module: nn.Module, numbers: dict[str, Tensor], call: Call) -> list[
 
 
 def _cast(leaf: Any, dtype: torch.dtype) -> Any:
-    return unfilled(leaf.shape, dtype).copy_(leaf) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+    return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf

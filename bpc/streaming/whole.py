@@ -16,7 +16,6 @@ from bpc.hub.sizes import tensors_of
 from bpc.streaming.layers import outermost_lists
 from bpc.verify.check import MULTIPLE
 from bpc.verify.runs import Inputs, Unusable, distance, floors, inputs_like, outputs_of
-from passes.ir.pages import unfilled
 from passes.verify.errors import VerificationError
 
 
@@ -101,7 +100,7 @@ def _filling(path: str, names: list[str], numbers: Mapping[str, Tensor], dtype: 
         for name in names:
             value = numbers[f"{path}.{name}" if path else name]
             if dtype is not None and value.is_floating_point():
-                value = unfilled(value.shape, dtype).copy_(value)
+                value = value.to(dtype)
             _hold(module, name, value)
 
     return fill

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy
 import torch
 
-from passes.ir.pages import unfilled
-
 _PIECE = 2**18  # entries: what is made of them on the way stays in the processor's cache
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -26,7 +24,7 @@ def masked(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if bits is None or not tensor.is_floating_point():
         return tensor.masked_fill(~mask.to(tensor.device), 0)
     tensor, mask = tensor.detach(), without_copies(mask.cpu())
-    zeroed = unfilled(tensor.shape, tensor.dtype) if tensor.is_contiguous() else torch.empty_like(tensor)
+    zeroed = torch.empty_like(tensor)
     whole = mask.to(bits) if mask.numel() <= _PIECE else mask  # of one dtype a product is three times as fast again
     for rows in pieces(tensor):  # a product of integers is faster than a choice, and 0 times a NaN's bits is 0
         part = whole[rows] if len(whole) > 1 else whole
@@ -41,7 +39,7 @@ def taken(tensor: torch.Tensor, dim: int, indices: Sequence[int]) -> torch.Tenso
         return tensor.index_select(dim, chosen.to(tensor.device))
     if len(indices) and not 0 <= int(chosen.min()) <= int(chosen.max()) < tensor.shape[dim]:
         raise IndexError(f"indices up to {int(chosen.max())} of dim {dim}, which has {tensor.shape[dim]}")
-    out = unfilled((*tensor.shape[:dim], len(indices), *tensor.shape[dim + 1 :]), tensor.dtype)
+    out = torch.empty((*tensor.shape[:dim], len(indices), *tensor.shape[dim + 1 :]), dtype=tensor.dtype)
     # By default numpy makes a copy of ``out``, lest a wrong index leaves it half done.
     numpy.take(tensor.view(bits).numpy(), chosen.numpy(), dim, out=out.view(bits).numpy(), mode="clip")
     return out

@@ -15,7 +15,6 @@ import numpy
 import torch
 from torch import fx
 
-from passes.ir.pages import unfilled
 from passes.ir.sizes import is_parameter, is_static, shape_of
 from passes.ir.tensors import pieces
 
@@ -159,7 +158,7 @@ def outer(factors: Factors) -> torch.Tensor:
         return rows[:, None].expand(shape)
     if not len(holes) and bool(rows.all()):
         return columns.expand(shape)
-    pattern = unfilled(shape, torch.bool)  # bytes are multiplied some times as fast as bools
+    pattern = torch.empty(shape, dtype=torch.bool)  # bytes are multiplied some times as fast as bools
     torch.mul(rows.view(torch.uint8)[:, None], columns.view(torch.uint8), out=pattern.view(torch.uint8))
     pattern.view(-1)[holes] = False
     return pattern
