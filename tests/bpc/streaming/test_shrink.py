@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
+from time import sleep
 from typing import Any
 
 import pytest
@@ -16,8 +18,10 @@ from bpc.dense import DenseModel, load
 from bpc.inputs import example_inputs
 from bpc.results import read_result
 from bpc.scores.files import multiply_masks, save_masks
-from bpc.streaming import StreamError, stream_shrink
+from bpc.streaming import StreamError, shrink, stream_shrink
+from bpc.streaming.layers import compare_layers
 from bpc.streaming.shrink import STAGING
+from passes.verify.errors import VerificationError
 from tests.bpc.cli.commands import run
 
 CASES = {
@@ -125,7 +129,7 @@ def test_a_stopped_run_goes_on_from_its_last_whole_file(tmp_path: Path) -> None:
     _, masks = made("llama", tmp_path, "50GB", num_hidden_layers=1)
     out = tmp_path / "small"
 
-    def shrink(stop: int | None = None, **options: Any) -> Any:
+    def shrink_until(stop: int | None = None, **options: Any) -> Any:
         shell = hf.LlamaForCausalLM.from_pretrained(tmp_path / "model", device_map="meta")
 
         def step(file: str, number: int, total: int) -> None:
@@ -138,20 +142,45 @@ def test_a_stopped_run_goes_on_from_its_last_whole_file(tmp_path: Path) -> None:
         return stream_shrink(shell, tmp_path / "model", tmp_path / "masks.safetensors", out, example, **settings)
 
     with pytest.raises(KeyboardInterrupt):
-        shrink(stop=2)
+        shrink_until(stop=2)
     assert not (out / "config.json").exists()
     before = {file.name: file.stat().st_mtime_ns for file in (out / STAGING).glob("*-0000[12]-*")}
-    done = shrink()
+    done = shrink_until()
     assert (done.resumed, len(before)) == (2, 2)
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     load(out)  # compares the hashes
     whole = stored(out)
     with pytest.raises(KeyboardInterrupt):
-        shrink(stop=2)
+        shrink_until(stop=2)
     save_masks({name: mask for name, mask in masks.items() if "v_proj" not in name}, tmp_path / "masks.safetensors")
-    other = shrink()
+    other = shrink_until()
     assert other.resumed == 0  # the masks are others
     assert any(not torch.equal(tensor, whole[name]) for name, tensor in stored(out).items())
+
+
+def test_a_layer_that_differs_ends_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made("llama", tmp_path, "50GB")
+    shell = hf.LlamaForCausalLM.from_pretrained(tmp_path / "model", device_map="meta")
+    differs, steps = Event(), list[int]()
+
+    def compare(*arguments: Any, first: bool = False, **options: Any) -> Any:
+        if first:
+            return compare_layers(*arguments, first=True, **options)
+        differs.set()
+        raise VerificationError("layer 1 differs")
+
+    def step(file: str, number: int, total: int) -> None:
+        steps.append(total)
+        assert differs.wait(10)
+        sleep(0.1)  # the error is on its way
+
+    monkeypatch.setattr(shrink, "compare_layers", compare)
+    example = {"input_ids": torch.ones(2, 5, dtype=torch.long), "use_cache": False}
+    arguments = (shell, tmp_path / "model", tmp_path / "masks.safetensors", tmp_path / "small", example)
+    with pytest.raises(VerificationError, match="layer 1 differs"):
+        stream_shrink(*arguments, max_shard_size="4KB", step=step)
+    assert not steps or len(steps) < steps[0]
+    assert not (tmp_path / "small" / "config.json").exists()
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import transformers as hf
 from torch import Tensor, nn
 
 from bpc.hub.sizes import tensors_of
+from bpc.streaming import numbers, stream_shrink
+from bpc.streaming.shards import write_shard
 from bpc.streaming.whole import _run, compare_whole
 from bpc.verify.runs import Inputs
 from passes.verify.errors import VerificationError
@@ -66,20 +68,20 @@ def test_outputs_are_those_of_the_model_in_memory(case: str) -> None:
 def test_layers_that_are_not_sampled_are_compared_too() -> None:
     """The second of five: neither the first, the middle nor the last."""
     model, shell = pair("llama", num_hidden_layers=5)
-    numbers = Counted(tensors_of(model))
+    weights = Counted(tensors_of(model))
     example = ((), inputs_of("llama"))
-    done = compare_whole(shell, shell, numbers, numbers, example)
+    done = compare_whole(shell, shell, weights, weights, example)
     assert done.worst is not None
     assert done.worst <= 1
     assert "2x7" in str(done)
     name = "model.layers.1.mlp.down_proj.weight"
-    assert numbers.asked.count(name) == 3  # masked, masked in a wider precision, small
-    other = dict(numbers) | {name: numbers.tensors[name] + 1}
+    assert weights.asked.count(name) == 3  # masked, masked in a wider precision, small
+    other = dict(weights) | {name: weights.tensors[name] + 1}
     with pytest.raises(VerificationError, match=r"times as far from the masked one .* run whole"):
-        compare_whole(shell, shell, numbers, other, example)
+        compare_whole(shell, shell, weights, other, example)
     with pytest.raises(VerificationError, match=r"the small model: .* is not finite"):
-        compare_whole(shell, shell, numbers, dict(numbers) | {name: numbers.tensors[name] * torch.nan}, example)
-    refused = compare_whole(shell, shell, dict(numbers) | {name: numbers.tensors[name] * torch.nan}, numbers, example)
+        compare_whole(shell, shell, weights, dict(weights) | {name: weights.tensors[name] * torch.nan}, example)
+    refused = compare_whole(shell, shell, dict(weights) | {name: weights.tensors[name] * torch.nan}, weights, example)
     assert refused.worst is None
     assert "were not run: " in str(refused)
 
@@ -96,3 +98,21 @@ def test_the_command_runs_what_it_wrote(tmp_path: Path) -> None:
     assert '"whole"' in (tmp_path / "small" / "certificate.json").read_text()
     assert run("verify", tmp_path / "small").exit_code == 0
     assert hf.LlamaForCausalLM.from_pretrained(tmp_path / "small") is not None
+
+
+def test_what_is_run_are_the_numbers_in_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made("llama", tmp_path, "50GB")
+    shell = hf.LlamaForCausalLM.from_pretrained(tmp_path / "model", device_map="meta")
+
+    def write_others(path: Path, shapes: Any, make: Any) -> str:
+        sha256 = write_shard(path, shapes, make)
+        content = bytearray(path.read_bytes())
+        content[-64:] = torch.full((32,), 9.0, dtype=torch.bfloat16).view(torch.uint8).numpy().tobytes()
+        path.write_bytes(content)
+        return sha256
+
+    monkeypatch.setattr(numbers, "write_shard", write_others)
+    arguments = (shell, tmp_path / "model", tmp_path / "masks.safetensors", tmp_path / "small", inputs_of("llama"))
+    stream_shrink(*arguments)  # sampled layers are made anew
+    with pytest.raises(VerificationError, match="run whole"):
+        stream_shrink(*arguments, whole=True)
