@@ -18,6 +18,7 @@ from bpc.cli.model_option import ModelFirst
 from bpc.cli.oneshot import oneshot
 from bpc.cli.prune import prune
 from bpc.cli.shrink import shrink
+from bpc.cli.sweep import sweep
 from bpc.cli.trim_vocab import trim_vocab
 from bpc.cli.verify import verify
 from bpc.terminal.help import ReadableGroup
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 for name, command in {
     "prune": prune,
+    "sweep": sweep,
     "eval": evaluate,
     "oneshot": oneshot,
     "inspect": inspect,

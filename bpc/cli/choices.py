@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bpc.terminal.errors import CommandError
+
+if TYPE_CHECKING:
+    from bpc.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,10 @@ class Choices:
             if isinstance(value, float) and not math.isfinite(value):
                 raise CommandError(f"--{field.name.replace('_', '-')} {value}: give a finite number")
         return chosen
+
+
+def spec_of(text: str) -> Spec:
+    """The spec that ``--spec`` names, or a recipe's table holds (as JSON). Raises `SpecError`."""
+    from bpc.spec import load_spec
+
+    return load_spec(json.loads(text) if text.startswith("{") else text)

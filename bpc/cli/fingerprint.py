@@ -46,12 +46,12 @@ def digest_of_file(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def check_same_run(out: Path, run: Mapping[str, Any], resume: bool) -> None:
+def check_same_run(out: Path, run: Mapping[str, Any], resume: bool, name: str = FILE) -> None:
     """Write what a new run starts with; of one that goes on, raise `CommandError` for what is no longer the same.
 
     ``run``: {what it is called to the user: its value, as JSON}. Outputs of versions that wrote no such file go on.
     """
-    file = out / FILE
+    file = out / name
     if resume and file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         changed = [what for what, value in run.items() if before.get(what, value) != value]

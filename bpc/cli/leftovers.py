@@ -24,6 +24,17 @@ def remove_checkpoints(out: Path) -> None:
     (out / TEACHER).unlink(missing_ok=True)
 
 
+def is_finished(out: Path) -> bool:
+    """Whether a run in ``out`` got to its end: the report is its last file."""
+    return (out / "result.json").exists() and (out / "report" / "report.html").exists()
+
+
+def may_resume(out: Path) -> bool:
+    """Whether there is a checkpoint in ``out`` that a run can go on from."""
+    pruning, original = out / CHECKPOINTS[PRUNING], out / CHECKPOINTS[FINE_TUNING]
+    return newest_complete(pruning if checkpoints_in(pruning) else original) is not None
+
+
 def check_output(out: Path, spec: Spec, resume: bool, force: bool) -> None:
     """Raise `CommandError` where what is in ``out`` does not fit --resume and --force."""
     from bpc.spec import load_spec

@@ -8,21 +8,33 @@ from typing import TYPE_CHECKING, Any
 from bpc.bench.comparison import compare
 from bpc.cli.training import Run, load_for
 from bpc.dense import DenseModel
+from bpc.emit.axes import dynamic_axes
 from bpc.emit.check import ExportError
-from bpc.emit.onnx import export_onnx
+from bpc.emit.flops import flop_model
+from bpc.emit.onnx import export_onnx, graph_of
 from bpc.hub.card import add_measurements
 from bpc.inputs import example_inputs
-from bpc.results import Result, count, result_markdown, score_figures, size_figures, timing_figures, with_small
+from bpc.results import (
+    Figure,
+    Result,
+    arithmetic_figure,
+    count,
+    result_markdown,
+    score_figures,
+    size_figures,
+    timing_figures,
+    with_small,
+)
 from bpc.results.comparison import Comparison
 from bpc.scores.structure import Structure
 from bpc.tasks.evaluate import trivial
 from bpc.timing.alternate import BenchmarkError
 from passes import TraceError
-from passes.frontend.trace import trace
+from passes.frontend.trace import exported_program, trace
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch import nn
+    from torch import fx, nn
 
     from bpc.tasks.score import Score
 
@@ -48,13 +60,15 @@ class Outcome:
         out: Path,
         about: dict[str, Any],
         inputs: dict[str, str],
+        graph: fx.GraphModule,
         *,
         timed: bool,
     ) -> Result:
         """Measure the small model, write OUT/result.json and what was measured to OUT/small's card.
 
         ``left``: heads and dims that live; ``source``: directory of the original. ``about``: what the run was started
-        with; ``inputs``: {data, weights: their sha256}. ``timed``: write OUT/small.onnx and time both.
+        with; ``inputs``: {data, weights: their sha256}; ``graph``: the original's. ``timed``: write OUT/small.onnx and
+        time both; else their arithmetic is counted.
         """
         notes, held_out = [], self.run.held_out
         small = self.run.scores(dense.module)
@@ -74,6 +88,8 @@ class Outcome:
             comparison, why = self._timed(dense, source, out / FILE)
             figures += [] if comparison is None else timing_figures(comparison)
             notes += [f"not timed: {why}"] if why else []
+        else:
+            figures += _arithmetic(graph, graph_of(dense))
         result = Result(
             command="prune", figures=figures, settings=about, inputs=inputs, seeds={"seed": self.run.seed}, notes=notes
         )
@@ -89,3 +105,12 @@ class Outcome:
             return compare(graph, file, batch=BATCH, length=LENGTH), ""
         except (ExportError, TraceError, BenchmarkError, ValueError) as error:
             return None, str(error)
+
+
+def _arithmetic(original: fx.GraphModule, small: fx.GraphModule) -> list[Figure]:
+    """Of both, where it is a polynomial of batch and length."""
+    models = [flop_model(graph, dynamic_axes(graph, exported_program(graph))) for graph in (original, small)]
+    counts = [None if model is None else model(BATCH, LENGTH) for model in models]
+    if counts[0] is None or counts[1] is None:
+        return []
+    return [arithmetic_figure(counts[0], counts[1], BATCH, LENGTH)]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from bpc.cli.model_option import model_option
-from bpc.cli.recipes import Recipe
-from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads, target_of
+from bpc.cli.recipes import SWEEP, Recipe
+from bpc.cli.targets import Bytes, Density, Dtype, Params, Runtime, Shape, Speedup, Threads
 from bpc.cli.trust import TrustCode
 from bpc.terminal.console import quiet_console
 from bpc.terminal.errors import reports_errors
@@ -127,7 +127,6 @@ def prune(
     With a target the small model costs what was asked; without one, the spec's λ and threshold decide.
     """
     from bpc import ranks
-    from bpc.cli.choices import Choices
     from bpc.cli.pruning import Pruning
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
@@ -138,19 +137,9 @@ def prune(
         check_directory("--out", out, model)
         if ranks.is_first():
             claim_directory(context, "--out", out)
-    target = None
-    if any(t is not None for t in (target_speedup, target_params, target_density, target_bytes)):
-        target = target_of(
-            target_speedup,
-            target_params,
-            target_density,
-            target_bytes,
-            runtime=runtime,
-            dtype=dtype,
-            shape=shape,
-            threads=threads,
-        )
-    pruning = Pruning(Choices.among(context.params), target, console)
+    if context.meta.get(SWEEP):
+        console.print(f"one run: the [sweep] of {recipe} is for bpc sweep")
+    pruning = Pruning.of(context.params, console)
     if dry_run:
         pruning.explain()
     else:

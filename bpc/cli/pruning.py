@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bpc import ranks
-from bpc.cli.choices import Choices
+from bpc.cli.choices import Choices, spec_of
 from bpc.cli.fingerprint import check_same_run, digest_of_file, digest_of_rows, digest_of_weights
 from bpc.cli.leftovers import CHECKPOINTS, TEACHER, check_output, remove_checkpoints
 from bpc.cli.models import keep_processors, save_tokenizer, some
 from bpc.cli.outcome import Outcome
+from bpc.cli.targets import target_among
 from bpc.cli.tasks import class_order, column_names, length_for, named_rows, processor_for, task_of
 from bpc.cli.timetable import (
     FILLING,
@@ -38,7 +39,7 @@ from bpc.report import write_report
 from bpc.results import cells, result_table
 from bpc.scores.files import save_masks
 from bpc.scores.structure import live_structure
-from bpc.spec import explain, load_spec, resolve
+from bpc.spec import explain, resolve
 from bpc.terminal.console import print_whole
 from bpc.terminal.errors import CommandError
 from bpc.terminal.events import phase
@@ -72,9 +73,14 @@ class Pruning:
             timed = target is not None and target.speedup is not None
             self._replan(plan(self.run, self.network, self.asked, taught, timed))
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any], console: Console) -> Pruning:
+        """The run that all parameters of the command describe."""
+        return cls(Choices.among(given), target_among(given), console)
+
     def _read(self) -> None:
         choices, console = self.choices, self.console
-        self.rules: Spec = load_spec(json.loads(choices.spec) if choices.spec.startswith("{") else choices.spec)
+        self.rules: Spec = spec_of(choices.spec)
         check_output(self.out, self.rules, choices.resume, choices.force)
         names = column_names(choices.columns, text=choices.text, pair=choices.pair, label=choices.label)
         rows = named_rows(choices.data, names)
@@ -136,6 +142,12 @@ class Pruning:
             if outcome is not None and dense is not None:
                 self._conclude(outcome, dense)
 
+    def fine_tune(self) -> Path:
+        """The first phase alone: the directory of the original."""
+        self._claim()
+        self._fine_tune()
+        return self.start
+
     def _original(self) -> Outcome:
         outcome = Outcome(self.run, self.rows, self.network, [] if self.new else self.run.scores(self.network))
         if outcome.original:
@@ -147,7 +159,14 @@ class Pruning:
         self._save_processors(self.out / "small")
         with phase(self.console, "measuring"):
             result = outcome.finish(
-                dense, self.structure, self.start, self.out, self._settings(), self.inputs, timed=self.choices.time_it
+                dense,
+                self.structure,
+                self.start,
+                self.out,
+                self._settings(),
+                self.inputs,
+                self.drawn[0],
+                timed=self.choices.time_it,
             )
         report = self._report(dense, result)
         if not self.choices.keep_checkpoints:

@@ -11,11 +11,13 @@ import typer
 
 from bpc.terminal.errors import CommandError, reports_errors
 
+SWEEP = "sweep"  # a table for `bpc sweep`, which no single run reads
+
 
 def read_recipe(file: Path, names: dict[str, str]) -> dict[str, Any]:
     """{parameter: value} of a recipe; ``names``: {option without dashes: its parameter}. Raises `CommandError`.
 
-    A table under ``columns`` is role = "COLUMN"; one under ``spec`` is a spec.
+    A table under ``columns`` is role = "COLUMN"; one under ``spec`` is a spec; one under ``sweep`` stays as it is.
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -26,6 +28,9 @@ def read_recipe(file: Path, names: dict[str, str]) -> dict[str, Any]:
     found = {}
     for key, value in content.items():
         option = key.replace("_", "-")
+        if key == SWEEP and isinstance(value, dict):
+            found[key] = value
+            continue
         if option not in names:
             raise CommandError(f"{file}: {key} is no option of this command; it has {', '.join(sorted(names))}")
         if isinstance(value, dict) and option == "columns":
@@ -42,13 +47,19 @@ def read_recipe(file: Path, names: dict[str, str]) -> dict[str, Any]:
 def _use(context: typer.Context, file: Path | None) -> None:
     if file is None or context.resilient_parsing:
         return
-    names = {
+    found = read_recipe(file, option_names(context))
+    context.meta[SWEEP] = found.pop(SWEEP, None)
+    context.default_map = {**(context.default_map or {}), **found}
+
+
+def option_names(context: typer.Context) -> dict[str, str]:
+    """{option without dashes: its parameter} of a command."""
+    return {
         option.lstrip("-"): parameter.name
         for parameter in context.command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
         if option.startswith("--") and parameter.name
     }
-    context.default_map = {**(context.default_map or {}), **read_recipe(file, names)}
 
 
 def _callback(context: typer.Context, file: Path | None) -> Path | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -68,3 +69,11 @@ def target_of(
         shape=parse_shape(shape),
         threads=threads,
     )
+
+
+def target_among(given: Mapping[str, Any]) -> Target | None:
+    """The target among all parameters of a command; None where none was asked for. Raises as `target_of`."""
+    asked = [given[f"target_{kind}"] for kind in ("speedup", "params", "density", "bytes")]
+    if all(value is None for value in asked):
+        return None
+    return target_of(*asked, **{name: given[name] for name in ("runtime", "dtype", "shape", "threads")})

@@ -3,6 +3,7 @@
 from bpc.results.difference import ResultMismatch, difference_table
 from bpc.results.figures import (
     agreement_figures,
+    arithmetic_figure,
     bench_result,
     comparisons_of,
     count,
@@ -23,6 +24,7 @@ __all__ = [
     "ResultMismatch",
     "Value",
     "agreement_figures",
+    "arithmetic_figure",
     "bench_result",
     "cells",
     "comparisons_of",

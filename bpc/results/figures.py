@@ -105,12 +105,10 @@ def timing_figures(comparison: Comparison) -> list[Figure]:
         "clock": c.clock,
     }
     where = c.machine.gpu or c.machine.cpu
-    shape = {name: workload[name] for name in ("batch", "length")}
     before, after = (Value(value=side.median, raw=list(side.seconds)) for side in (c.dense, c.small))
-    work = [Value(value=float(flops)) for flops in (c.dense_flops, c.small_flops)]
     return [
         Figure(name="time", unit="s", original=before, small=after, better="lower", sample=where, workload=workload),
-        Figure(name="arithmetic", unit="FLOP", original=work[0], small=work[1], better="lower", workload=shape),
+        arithmetic_figure(c.dense_flops, c.small_flops, c.batch, c.length),
         Figure(
             name="speed-up over arithmetic",
             unit="ratio",
@@ -120,6 +118,13 @@ def timing_figures(comparison: Comparison) -> list[Figure]:
             workload=workload,
         ),
     ]
+
+
+def arithmetic_figure(original: int, small: int, batch: int, length: int) -> Figure:
+    """FLOPs of one forward pass."""
+    before, after = (Value(value=float(flops)) for flops in (original, small))
+    shape: dict[str, str | int | float] = {"batch": batch, "length": length}
+    return Figure(name="arithmetic", unit="FLOP", original=before, small=after, better="lower", workload=shape)
 
 
 def bench_result(found: Sequence[Comparison], settings: dict[str, Any], inputs: dict[str, str]) -> Result:

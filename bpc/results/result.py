@@ -21,11 +21,13 @@ SCHEMA: Literal["bpc.result/1"] = "bpc.result/1"
 Unit = Literal["share", "1", "bytes", "s", "FLOP", "ratio", "count"]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Nothing that the schema does not know."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Value(_Strict):
+class Value(Strict):
     """A number, its standard error where it has one, and the single measurements behind it."""
 
     value: float
@@ -33,7 +35,7 @@ class Value(_Strict):
     raw: list[float] | None = None
 
 
-class Figure(_Strict):
+class Figure(Strict):
     """One quantity of the original and the small model.
 
     ``unit``: "share" is shown in percent, "1" is a plain number, "ratio" that of original to small. ``sample``: what it
@@ -49,7 +51,7 @@ class Figure(_Strict):
     workload: dict[str, str | int | float] = {}
 
 
-class Result(_Strict):
+class Result(Strict):
     """What one run of a command came to.
 
     ``inputs``: {what was read: its sha256}; ``settings``: what was chosen; ``details``: what only this command has.

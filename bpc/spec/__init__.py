@@ -2,7 +2,7 @@
 
 from bpc.spec.errors import SpecError
 from bpc.spec.explain import explain
-from bpc.spec.load import SpecLike, load_spec
+from bpc.spec.load import SpecLike, change_spec, load_spec
 from bpc.spec.presets import PRESETS
 from bpc.spec.resolve import resolve
 from bpc.spec.schema import Distillation, Regularization, Rule, ScheduleSpec, Scores, Spec, ThresholdSpec
@@ -18,6 +18,7 @@ __all__ = [
     "SpecError",
     "SpecLike",
     "ThresholdSpec",
+    "change_spec",
     "explain",
     "load_spec",
     "resolve",

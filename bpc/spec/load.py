@@ -23,6 +23,7 @@ from passes.strict import key_path, parse_json, short
 SpecLike = Spec | str | Path | Mapping[str, Any]
 
 _MOST_ALIASES = 20
+_CHANGED = " (changed)"  # in the name
 _SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 
 
@@ -62,6 +63,21 @@ def load_spec(spec: SpecLike) -> Spec:
     return _build(data, str(path))
 
 
+def change_spec(spec: SpecLike, changes: Mapping[tuple[str, ...], Any]) -> Spec:
+    """The spec with other values under some keys, ``{("regularization", "final_lambda"): 10}``.
+
+    Raises `SpecError`, whose cause is pydantic's error, for keys that do not exist and values they do not take.
+    """
+    loaded = load_spec(spec)
+    data = loaded.model_dump()
+    data["name"] = f"{loaded.name.removesuffix(_CHANGED)}{_CHANGED}"
+    for path, value in changes.items():
+        for key in reversed(path):
+            value = {key: value}
+        data = _merge(data, value)
+    return _build(data, "the spec")
+
+
 def _parse(suffix: str, text: str) -> Any:
     if suffix == ".toml":
         return tomllib.loads(text)
@@ -95,7 +111,7 @@ def _build(data: Mapping[str, Any], where: str) -> Spec:
     if preset is not None:
         if not isinstance(preset, str) or preset not in PRESETS:
             raise SpecError(f"{where}: preset: {preset!r} does not exist. Presets: {', '.join(PRESETS)}.")
-        data = _merge(PRESETS[preset].model_dump(), {"name": f"{preset} (changed)", **data})
+        data = _merge(PRESETS[preset].model_dump(), {"name": f"{preset}{_CHANGED}", **data})
     try:
         return Spec.model_validate(data)
     except ValidationError as error:
