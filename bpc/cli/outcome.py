@@ -10,7 +10,7 @@ from bpc.cli.training import Run, load_for
 from bpc.dense import DenseModel
 from bpc.emit.axes import dynamic_axes
 from bpc.emit.check import ExportError
-from bpc.emit.flops import flop_model
+from bpc.emit.flops import count_flops
 from bpc.emit.onnx import export_onnx, graph_of
 from bpc.hub.card import add_measurements
 from bpc.inputs import example_inputs
@@ -108,9 +108,11 @@ class Outcome:
 
 
 def _arithmetic(original: fx.GraphModule, small: fx.GraphModule) -> list[Figure]:
-    """Of both, where it is a polynomial of batch and length."""
-    models = [flop_model(graph, dynamic_axes(graph, exported_program(graph))) for graph in (original, small)]
-    counts = [None if model is None else model(BATCH, LENGTH) for model in models]
-    if counts[0] is None or counts[1] is None:
+    """Of both, at the sizes at which they would be timed; nothing for a model that does not take these."""
+    axes = dynamic_axes(original, exported_program(original))
+    sizes = {name: size for name, size in (("batch", BATCH), ("sequence", LENGTH)) if name in axes.example}
+    try:
+        before, after = (count_flops(graph, axes, sizes) for graph in (original, small))
+    except (RuntimeError, IndexError):
         return []
-    return [arithmetic_figure(counts[0], counts[1], BATCH, LENGTH)]
+    return [arithmetic_figure(before, after, BATCH, LENGTH)]

@@ -138,7 +138,7 @@ def prune(
         if ranks.is_first():
             claim_directory(context, "--out", out)
     if context.meta.get(SWEEP):
-        console.print(f"one run: the [sweep] of {recipe} is for bpc sweep")
+        console.print(f"one run: the table sweep of {recipe} is for bpc sweep")
     pruning = Pruning.of(context.params, console)
     if dry_run:
         pruning.explain()

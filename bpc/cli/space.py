@@ -204,7 +204,8 @@ class _Reader:
         if parameter in FIXED:
             raise self._error(key, "cannot be varied: trials have to have it in common to be compared")
         source = self.context.get_parameter_source(parameter)
-        if source is not None and source.name == "COMMANDLINE":
+        changed = parameter == SPEC and (rest or isinstance(value, dict))
+        if source is not None and source.name == "COMMANDLINE" and not changed:
             raise self._error(key, f"is given as --{option} too: take it off the command line, or out of [sweep]")
         if parameter == SPEC:
             yield from self._spec((SPEC, *rest), value)

@@ -6,6 +6,7 @@ for each trial, which is a run of `bpc prune` like any other. All tables and pic
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -30,6 +31,7 @@ from bpc.report.front import front_figure
 from bpc.results import Figure, Result, read_result
 from bpc.results.comparison import this_machine
 from bpc.results.sweep import Sweep, Trial, speedup_of, sweep_table
+from bpc.spec import SpecError
 from bpc.terminal.console import print_whole
 from bpc.terminal.errors import CommandError
 from bpc.terminal.events import tell, told
@@ -61,7 +63,8 @@ class Sweeping:
         if choices.evaluate is None:
             raise CommandError("a sweep compares trials on held-out data: give --eval")
         self._check_place()
-        target_among(space.options(self.given, space.example()))
+        with contextlib.suppress(SpecError):  # a spec that is none is for its trial to say
+            target_among(space.options(self.given, space.example()))
         names = column_names(choices.columns, text=choices.text, pair=choices.pair, label=choices.label)
         rows = named_rows(choices.data, names)
         kind = task_of(choices.task, rows, choices.data)
@@ -90,8 +93,8 @@ class Sweeping:
     def explain(self) -> None:
         """What would be tried, and what one trial matches and takes, for --dry-run."""
         for name, values in self.space.describe().items():
-            self.console.print(f"{name}: {values}")
-        self.console.print(f"{self.space.count} trials, the first of which is")
+            self._say(f"{name}: {values}")
+        self._say(f"trials: {self.space.count}, the first of which is")
         Pruning.of(self.space.options(self.given, self.space.example()), self.console).explain()
 
     def work(self) -> None:
@@ -107,8 +110,8 @@ class Sweeping:
         sweep = self._conclude(study)
         print_whole(self.console, sweep_table(sweep))
         for failed in (t for t in sweep.trials if t.state == "failed"):
-            self.console.print(f"trial {failed.number:03} failed: {failed.why}", style="yellow", soft_wrap=True)
-        self.console.print(f"{self.out / RESULT}, {self.out / PICTURE}; each trial is in {self.out}/trial-NNN")
+            self._say(f"trial {failed.number:03} failed: {failed.why}", "yellow")
+        self._say(f"{self.out / RESULT}, {self.out / PICTURE}; each trial is in {self.out}/trial-NNN")
         if len(sweep.done) < len(sweep.trials):
             raise typer.Exit(1)
 
@@ -173,10 +176,10 @@ class Sweeping:
     def _try(self, study: optuna.Study, trial: optuna.Trial) -> None:
         chosen = self.space.choose(trial)
         said = ", ".join(f"{name} {value}" for name, value in chosen.items())
-        self.console.print(f"\ntrial {trial.number:03}, {trial.number + 1} of {self.space.count}: {said}", style="bold")
+        self._say(f"\ntrial {trial.number:03}, {trial.number + 1} of {self.space.count}: {said}", "bold")
         same = next((t for t in _finished(study) if t.params == trial.params), None)
         if same is not None:
-            self.console.print(f"as trial {same.number:03}, which is not repeated")
+            self._say(f"as trial {same.number:03}, which is not repeated")
             for name, value in same.user_attrs.items():
                 trial.set_user_attr(name, value)
             trial.set_user_attr("same as", same.number)
@@ -196,7 +199,7 @@ class Sweeping:
                 traceback.print_exception(error)
             own = type(error).__module__.partition(".")[0] in ("bpc", "passes")
             why = str(error) if own else f"{type(error).__name__}: {error}"
-            self.console.print(f"trial {trial.number:03} failed: {why}", style="yellow", soft_wrap=True)
+            self._say(f"trial {trial.number:03} failed: {why}", "yellow")
             trial.set_user_attr("why", why)
             study.tell(trial, state=TrialState.FAIL)
             return
@@ -212,7 +215,7 @@ class Sweeping:
         if not is_finished(out):
             resume = may_resume(out)
             given = {**self.space.options(self.given, chosen), "out": out, "resume": resume, "force": not resume}
-            if (whole := self.out / WHOLE / "original").exists():
+            if ((whole := self.out / WHOLE / "original") / "config.json").exists():
                 given |= {"model": whole, "teacher": self.choices.teacher or whole, "dense_epochs": 0.0}
             claim_directory(self.context, "--out", out)
             Pruning.of(given, self.console).work()
@@ -232,16 +235,15 @@ class Sweeping:
         out = self.out / WHOLE
         if not self.choices.dense_epochs or varied & _OF_THE_ORIGINAL or (out / "original" / "config.json").exists():
             return
-        self.console.print("the original of all trials", style="bold")
+        self._say("the original of all trials", "bold")
         resume = may_resume(out)
-        given = {**self.space.options(self.given, self.space.example()), "out": out}
-        Pruning.of(given | {"resume": resume, "force": not resume}, self.console).fine_tune()
+        Pruning.of({**self.given, "out": out, "resume": resume, "force": not resume}, self.console).fine_tune()
         remove_checkpoints(out)
 
     # ---- what is told ----------------------------------------------------------------------------------------------
 
     def _conclude(self, study: optuna.Study) -> Sweep:
-        """Write what is known by now; the last trial's line of the log."""
+        """Write what is known by now."""
         trials = study.get_trials(deepcopy=False)
         finished = _finished(study)
         front = {t.number for t in study.best_trials} if finished else set()
@@ -263,6 +265,9 @@ class Sweeping:
             with new_file(self.out / PICTURE) as staged:
                 front_figure(sweep).savefig(staged, dpi=160, format="png")
         return sweep
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, soft_wrap=True, markup=False)  # values and reasons may hold brackets
 
     def _told(self, trial: FrozenTrial, front: bool) -> Trial:
         held, done = trial.user_attrs, trial.state == TrialState.COMPLETE

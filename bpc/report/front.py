@@ -24,7 +24,8 @@ def front_figure(sweep: Sweep) -> Figure:
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    front, others = sweep.front, [trial for trial in sweep.done if not trial.front]
+    drawn = [trial for trial in sweep.done if trial.same_as is None]
+    front, others = ([trial for trial in drawn if trial.front == wanted] for wanted in (True, False))
     _points(axes, others, _OTHER, "o", "other trials")
     _points(axes, front, _FRONT, "D", "Pareto front")
     # From one trial of the front to the next nothing was found that is better: a step, not a slope.
@@ -51,7 +52,7 @@ def front_figure(sweep: Sweep) -> Figure:
     kind = "time" if sweep.speed == "time" else "arithmetic"
     axes.set_xlabel(f"{kind} of the original / {kind} of the small model (×)")
     axes.set_ylabel(f"{sweep.metric} ({sweep.better} is better)")
-    axes.set_title(f"{len(sweep.done)} trials, chosen on {sweep.chosen_on}", fontsize=10)
+    axes.set_title(f"Trials: {len(sweep.done)}, chosen on {sweep.chosen_on.rpartition('/')[2]}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.margins(0.08)
     axes.legend(fontsize=8, frameon=False, loc="best")

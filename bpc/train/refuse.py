@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from transformers.hyperparameter_search import default_hp_search_backend
+from transformers.trainer_utils import HPSearchBackend
 
 from bpc.scores.attach import is_masked
 from bpc.wrapped import is_sharded
@@ -45,6 +49,22 @@ def refuse_wrappers(trainer: Any) -> None:
         raise ValueError(_how_else("DeepSpeed steps its optimizer inside each backward"))
     if trainer.args.n_gpu > 1:
         raise ValueError(_how_else("nn.DataParallel copies modules, whose masks stay behind"))
+
+
+def refuse_directions(search: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Raise ValueError for a call of ``search`` with several directions under a backend other than Optuna.
+
+    transformers would run all trials, and then fail to say which is best.
+    """
+    given = inspect.signature(search).bind(*args, **kwargs).arguments
+    if not isinstance(given.get("direction"), list | tuple):
+        return
+    backend = HPSearchBackend(given.get("backend") or default_hp_search_backend())
+    if backend is not HPSearchBackend.OPTUNA:
+        raise ValueError(
+            f"direction={given['direction']}: a search by {backend.value} has one objective. Give one direction, or "
+            'backend="optuna", which finds the Pareto front of several'
+        )
 
 
 def _how_else(reason: str) -> str:

@@ -21,7 +21,7 @@ from bpc.train.forwards import own_forwards
 from bpc.train.importance import start_scores
 from bpc.train.optimizer import schedule_scores, score_groups, separate_scores, set_score_rate
 from bpc.train.progress import PruningProgress
-from bpc.train.refuse import refuse_masks_without_program, refuse_sharded, refuse_wrappers
+from bpc.train.refuse import refuse_directions, refuse_masks_without_program, refuse_sharded, refuse_wrappers
 from bpc.train.remeasure import remeasure
 from bpc.train.sampling import GroupedByLength, begin_epoch
 from bpc.train.scores import score_learning_rate
@@ -274,8 +274,12 @@ class Trainer(DistillingTrainer):
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers': with ``program_init=``, every trial trains a program of its own.
 
-        Afterwards ``program`` is the last trial's, where trials run in this process.
+        With several directions, Optuna's study gives the trials that no other beats. Afterwards ``program`` is the last
+        trial's, where trials run in this process (Optuna), and None where workers had them (Ray Tune).
+
+        Raises ValueError for several directions under a backend that has one.
         """
+        refuse_directions(super().hyperparameter_search, *args, **kwargs)
         if self._program_init is not None:
             self._use(None)  # like the model: backends with workers pickle the trainer
             self.optimizer, self.lr_scheduler = None, None
