@@ -64,8 +64,11 @@ def test_two_objectives_give_the_trials_that_no_other_beats(make_program: Make, 
         strength = 0.0 if trial is None else trial.suggest_categorical("lambda", [0.0, 100.0])
         return make_program(regularization={"final_lambda": strength})
 
+    asked: list[int] = []
+
     def objectives(metrics: dict[str, float]) -> tuple[float, float]:
         assert trainer.program is not None
+        asked.append(trainer.state.global_step)
         small = trainer.program.shrink(verify=False)
         return metrics["eval_loss"], float(sum(p.numel() for p in small.module.parameters()))
 
@@ -86,6 +89,7 @@ def test_two_objectives_give_the_trials_that_no_other_beats(make_program: Make, 
     known = optuna.load_study(**study)
     assert isinstance(front, list)
     assert {run.run_id for run in front} == {str(trial.number) for trial in known.best_trials}
+    assert asked == [30, 30]
     sizes = {trial.params["lambda"]: trial.values[1] for trial in known.trials}
     assert sizes[100.0] < sizes[0.0]
     assert "lambda" in front[0].hyperparameters
