@@ -89,7 +89,9 @@ class Outcome:
             figures += [] if comparison is None else timing_figures(comparison)
             notes += [f"not timed: {why}"] if why else []
         else:
-            figures += _arithmetic(graph, graph_of(dense))
+            counted, why = _arithmetic(graph, graph_of(dense))
+            figures += counted
+            notes += [f"arithmetic not counted: {why}"] if why else []
         result = Result(
             command="prune", figures=figures, settings=about, inputs=inputs, seeds={"seed": self.run.seed}, notes=notes
         )
@@ -107,12 +109,12 @@ class Outcome:
             return None, str(error)
 
 
-def _arithmetic(original: fx.GraphModule, small: fx.GraphModule) -> list[Figure]:
-    """Of both, at the sizes at which they would be timed; nothing for a model that does not take these."""
-    axes = dynamic_axes(original, exported_program(original))
-    sizes = {name: size for name, size in (("batch", BATCH), ("sequence", LENGTH)) if name in axes.example}
+def _arithmetic(original: fx.GraphModule, small: fx.GraphModule) -> tuple[list[Figure], str]:
+    """Of both, at the sizes at which they would be timed; or why it is not known."""
     try:
+        axes = dynamic_axes(original, exported_program(original))
+        sizes = {name: size for name, size in (("batch", BATCH), ("sequence", LENGTH)) if name in axes.example}
         before, after = (count_flops(graph, axes, sizes) for graph in (original, small))
-    except (RuntimeError, IndexError):
-        return []
-    return [arithmetic_figure(before, after, BATCH, LENGTH)]
+    except Exception as error:  # whatever torch thinks of such sizes: a run is not lost for a count
+        return [], f"{type(error).__name__}: {error}".partition("\n")[0]
+    return [arithmetic_figure(before, after, BATCH, LENGTH)], ""

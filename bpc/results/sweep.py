@@ -101,7 +101,8 @@ def speedup_of(result: Result, *, timed: bool) -> Value:
     name = "time" if timed else "arithmetic"
     figure = next((f for f in result.figures if f.name == name), None)
     if figure is None or figure.original is None or figure.small is None:
-        why = next((note for note in result.notes if note.startswith("not timed")), f"its {name} is not known")
+        said = (note for note in result.notes if note.startswith(("not timed", "arithmetic not counted")))
+        why = next(said, f"its {name} is not known")
         raise ResultError(f"there is no speed-up: {why}")
     ratio = figure.original.value / figure.small.value
     before, after = figure.original.raw, figure.small.raw

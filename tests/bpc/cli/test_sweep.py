@@ -166,6 +166,23 @@ def test_force_takes_an_earlier_sweep_away_and_a_dry_run_tries_nothing(recipe: A
     assert json.loads((tmp_path / "out" / "trial-000" / "run.json").read_text())["epochs"] == 0.125
 
 
+def test_a_run_whose_end_the_study_did_not_hear_of_is_not_repeated(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    file = recipe("epochs = [0.25]\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeping, "speedup_of", killed)
+        assert run("sweep", file, "--out", tmp_path / "out", "--no-time").exit_code == 130
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeping.Pruning, "work", killed)
+        result, found = swept(file, tmp_path / "out", "--resume")
+    assert result.exit_code == 0, result.output
+    assert [t.state for t in found.trials] == ["done"]
+
+
 def test_a_full_disk_ends_the_sweep_and_not_the_trial(
     recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

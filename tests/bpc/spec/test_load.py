@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from bpc.spec import PRESETS, Rule, Spec, SpecError, ThresholdSpec, load_spec
+from bpc.spec import PRESETS, Rule, Spec, SpecError, ThresholdSpec, change_spec, load_spec
 
 WRITTEN = Spec(
     name="mine",
@@ -195,3 +196,18 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
     path.write_text("!!python/object/apply:os.system ['true']")
     with pytest.raises(SpecError, match="is not valid YAML"):
         load_spec(path)
+
+
+def test_keys_are_changed_one_by_one_and_the_rest_stays() -> None:
+    hybrid = PRESETS["hybrid"]
+    found = change_spec(hybrid, {("threshold", "final"): 0.3, ("regularization", "groups", "decoder.*"): 2.0})
+    assert (found.name, found.threshold.final, found.regularization.groups) == (
+        "hybrid (changed)",
+        0.3,
+        {"decoder.*": 2.0},
+    )
+    assert found.model_copy(update={"name": "hybrid", "threshold": hybrid.threshold}).rules == hybrid.rules
+    assert change_spec(found, {("floor",): 0.1}).name == "hybrid (changed)"
+    with pytest.raises(SpecError, match="treshold: unknown key") as error:
+        change_spec("hybrid", {("treshold", "final"): 0.3})
+    assert isinstance(error.value.__cause__, ValidationError)
