@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from bpc.cli import sweeping
 from bpc.results import read_result
 from bpc.results.sweep import Sweep, read_sweep
+from bpc.train import Trainer
 from tests.bpc.cli.commands import prune, run
 
 COMMON = '[spec]\npreset = "struct"\nthreshold = { final = 0.1 }\nscores = { learning_rate = 0.5 }\n[sweep]\n'
@@ -164,6 +166,30 @@ def test_force_takes_an_earlier_sweep_away_and_a_dry_run_tries_nothing(recipe: A
     assert result.exit_code == 0, result.output
     assert [t.values for t in found.trials] == [{"epochs": 0.125}]
     assert json.loads((tmp_path / "out" / "trial-000" / "run.json").read_text())["epochs"] == 0.125
+
+
+def test_sigterm_stops_a_sweep_at_a_checkpoint_and_is_no_failure(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = Trainer.training_step, []
+
+    def terminated_at_step_3(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(None)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments, **options)
+
+    file, log = recipe("epochs = [0.5]\n"), tmp_path / "log.jsonl"
+    monkeypatch.setattr(Trainer, "training_step", terminated_at_step_3)
+    stopped = run("sweep", file, "--out", tmp_path / "out", "--no-time", "--log-json", log)
+    assert stopped.exit_code == 143
+    assert "stopped at step 3 of pruning; the same command with --resume goes on" in stopped.output
+    result, found = swept(file, tmp_path / "out", "--resume", "--log-json", log)
+    assert result.exit_code == 0, result.output
+    assert len(calls) == 4
+    assert [t.state for t in found.trials] == ["done"]
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["exit_code"] for line in told if line["event"] == "end"] == [143, 0]
 
 
 def test_a_run_whose_end_the_study_did_not_hear_of_is_not_repeated(
