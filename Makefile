@@ -39,6 +39,7 @@ docs: install
 figures: install
 	$(BIN)/python benchmarks/overview.py
 	$(BIN)/python benchmarks/oneshot/tables.py
+	$(BIN)/python -m benchmarks.scaling --plot docs/figures/scaling.png
 	test ! -f results/published.json || \
 		$(BIN)/python -m bpc.bench figure results/published.json --plot docs/figures/speedup.png
 
