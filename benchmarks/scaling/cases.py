@@ -41,12 +41,13 @@ class Case:
         return (step_case if self.kind == "step" else ranks_case)(self.shape, self.texts, self.repeats)
 
 
-def _compiled(family: str, deepest: int, widest: int) -> list[Case]:
-    sizes = [(2 << i, 256) for i in range(5) if 2 << i <= deepest]
-    sizes += [(2, 256 << i) for i in range(1, 4) if 256 << i <= widest]
-    cases = [Case("compile", Shape(family, *size), _repeats(*size)) for size in sizes]
-    larger = [(12, 768), (24, 1024)] if family == "bert" else [(16, 1024)]
-    return [*cases, *(Case("compile", Shape(family, *size), repeats=1, held_out=True) for size in larger)]
+def _compiled() -> list[Case]:
+    bert = [(2, 256), (4, 256), (8, 256), (16, 256), (32, 256), (2, 512), (2, 1024), (2, 2048)]
+    llama = [(2, 256), (8, 256), (2, 512), (2, 1024)]
+    cases = [Case("compile", Shape("bert", *size), _repeats(*size)) for size in bert]
+    cases += [Case("compile", Shape("llama", *size), _repeats(*size)) for size in llama]
+    larger = [("bert", 12, 768), ("bert", 24, 1024), ("llama", 16, 1024)]
+    return [*cases, *(Case("compile", Shape(*size), repeats=1, held_out=True) for size in larger)]
 
 
 def _repeats(layers: int, width: int) -> int:
@@ -54,12 +55,11 @@ def _repeats(layers: int, width: int) -> int:
 
 
 def _planned() -> list[Case]:
-    wide = [Shape("llama", 8, width, vocabulary=32000) for width in (1024, 2048)]
-    wide += [replace(LLAMA_70B, layers=layers) for layers in (2, 4)]
-    deep = [replace(LLAMA_7B, layers=layers) for layers in (2, 4, 8, 16)]
-    cases = [Case("plan", shape) for shape in (*deep[:3], *wide[:2])]
-    cases += [Case("plan", shape, repeats=1) for shape in (deep[3], *wide[2:])]
-    return [*cases, *(Case("plan", shape, repeats=1, held_out=True) for shape in (LLAMA_7B, LLAMA_70B))]
+    shapes = [replace(LLAMA_7B, layers=layers) for layers in (2, 4, 8)]
+    shapes += [Shape("llama", 8, 1024, vocabulary=32000)]
+    larger = [LLAMA_7B, *(replace(LLAMA_70B, layers=layers) for layers in (2, 4))]
+    cases = [Case("plan", shape) for shape in shapes]
+    return [*cases, *(Case("plan", shape, repeats=1, held_out=True) for shape in larger)]
 
 
 def _steps() -> list[Case]:
@@ -81,12 +81,4 @@ def _counted() -> list[Case]:
     return [Case("count", replace(shape, layers=n), texts=1) for shape in (LLAMA_7B, LLAMA_70B) for n in (1, 2)]
 
 
-_ALL = (
-    *_steps(),
-    *_ranks(),
-    *_counted(),
-    *_planned(),
-    *_compiled("llama", 16, 1024),
-    *_compiled("bert", 32, 2048),
-)
-CASES = {case.key: case for case in _ALL}
+CASES = {case.key: case for case in (*_compiled(), *_planned(), *_steps(), *_ranks(), *_counted())}

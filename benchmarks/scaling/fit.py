@@ -100,7 +100,7 @@ WANTED = (
         for family in ("bert", "llama")
         for stage in COMPILED
     ),
-    *(Wanted("compile", family, "shrink", PEAK, ("1", "parameter")) for family in ("bert", "llama")),
+    *(Wanted("compile", family, "verify", PEAK, ("1", "layer", "parameter")) for family in ("bert", "llama")),
     Wanted("plan", "llama", "trace", CPU, ("1", "layer", "parameter in layers")),
     Wanted("plan", "llama", "analysis", CPU, ("1", "layer", "mask entry")),
     *(Wanted("step", family, "step", CPU, ("1", "layer", "parameter", "FLOP")) for family in ("bert", "llama")),

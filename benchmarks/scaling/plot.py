@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.scaling.fit import COMPILED, CPU, Model, models
 from bpc.writing import new_file
@@ -37,7 +38,6 @@ def draw(cases: Cases, path: Path) -> None:
     for width in (4096, 8192):
         _lines(planned, cases, [m for m in fitted if m.wanted.kind == "plan"], "layers", width=width)
     planned.set(title="Shapes of 7B and 70B, without weights", xlabel="layers", ylabel="CPU seconds, one thread")
-    planned.set_xlim(right=130)
     for width in (4096, 8192):
         row = max((r for k, r in cases.items() if k.startswith("plan") and r["width"] == width), key=_layers)
         planned.annotate(
@@ -51,8 +51,13 @@ def draw(cases: Cases, path: Path) -> None:
         axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.set_title(axes.get_title(), fontsize=11)
+        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    all_.xaxis.set_major_formatter(_plain)
     for axes in (deep, wide, planned):
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.xaxis.set_major_formatter(_plain)
+    planned.set_xlim(1.6, 90)
+    planned.set_yticks([2, 5, 10, 20])
     figure.legend(handles=_legend(), loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     with new_file(path) as staged:
         figure.savefig(staged, dpi=110, format="png", metadata={"Description": f"numbers {digest(cases)}"})
@@ -61,6 +66,10 @@ def draw(cases: Cases, path: Path) -> None:
 def digest(cases: Cases) -> str:
     """Of the numbers that are drawn; the picture holds it, so that a test can tell whether it is old."""
     return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: float, _: object) -> str:
+    return f"{value:,.10g}"
 
 
 def _layers(row: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from benchmarks.scaling.fit import COMPILED, CPU, PEAK, Model, models
+from benchmarks.scaling.models import LLAMA_70B
 from benchmarks.scaling.projection import GPUS, H100, LARGE, TEXTS, counted, flops, memories, memory, work
 
 Cases = Mapping[str, Mapping[str, Any]]
@@ -19,7 +20,7 @@ def tables(cases: Cases) -> dict[str, str]:
     fitted = models(cases)
     return {
         "compiler": _compiler(cases),
-        "planning": _planning(cases),
+        "planning": _planning(cases, fitted),
         "step": _step(cases),
         "ranks": _ranks(cases),
         "models of time": _models([model for model in fitted if model.wanted.figure == CPU], _seconds),
@@ -52,23 +53,36 @@ def _compiler(cases: Cases) -> str:
     rows = []
     for name, row in sorted(_of(cases, "compile"), key=lambda item: item[1]["family"]):
         stages = row["stages"]
-        peak = max(stages[stage][PEAK] for stage in COMPILED[:-1]) / (4 * row["parameters"])
         seconds = [f"{stages[stage][CPU]:.2f}" for stage in COMPILED]
         size = [f"{row['layers']}", f"{row['width']:,}", f"{row['parameters'] / 1e6:.1f} M"]
-        rows.append([name, *size, *seconds, f"{peak:.1f}"])
+        rows.append([name, *size, *seconds, f"{_peak(row):.1f}"])
     return _table(head, rows)
 
 
-def _planning(cases: Cases) -> str:
-    head = ("model", "layers", "width", "parameters", "kept", "trace s", "analysis s", "peak MB", "weights, GB")
+def _planning(cases: Cases, fitted: Sequence[Model]) -> str:
+    """Its last row is 70B as a whole, by the models."""
+    head = ("model", "layers", "width", "parameters", "trace s", "analysis s", "peak MB", "weights GB", "")
+
+    def line(name: str, row: Mapping[str, Any], *found: str) -> list[str]:
+        size = [f"{row['layers']}", f"{row['width']:,}", f"{row['parameters'] / 1e9:.2f} B"]
+        return [name, *size, *found, f"{2 * row['parameters'] / 1e9:.1f}"]
+
     rows = []
     for name, row in _of(cases, "plan"):
         stages = row["stages"]
-        sizes = [f"{row['layers']}", f"{row['width']:,}", *(f"{row[k] / 1e9:.2f} B" for k in ("parameters", "kept"))]
-        seconds = [f"{stages[stage][CPU]:.1f}" for stage in ("trace", "analysis")]
         peak = max(stage[PEAK] for stage in stages.values())
-        rows.append([name, *sizes, *seconds, f"{peak / 1e6:.0f}", f"{2 * row['parameters'] / 1e9:.1f}"])
+        seconds = [f"{stages[stage][CPU]:.1f}" for stage in ("trace", "analysis")]
+        rows.append([*line(name, row, *seconds, f"{peak / 1e6:.0f}"), "measured"])
+    one, two = (cases[f"plan llama {n}x{LLAMA_70B.width}"] for n in (2, 4))
+    whole = {key: one[key] + (two[key] - one[key]) * (LLAMA_70B.layers - 2) // 2 for key in _GROWS}
+    whole |= {"layers": LLAMA_70B.layers, "width": LLAMA_70B.width}
+    planned = {model.wanted.stage: model for model in fitted if model.wanted.kind == "plan"}
+    seconds = [f"{planned[stage](whole):.0f}" for stage in ("trace", "analysis")]
+    rows.append([*line("Llama, by the models below", whole, *seconds, ""), NOT_MEASURED])
     return _table(head, rows)
+
+
+_GROWS = ("parameters", "in layers", "masked")
 
 
 def _step(cases: Cases) -> str:
@@ -126,10 +140,14 @@ def _models(fitted: Sequence[Model], unit: Any) -> str:
         form = " + ".join(
             unit(value) if term == "1" else f"{unit(value)} a {term}" for term, value in model.coefficients.items()
         )
-        missed = ", ".join(f"{error:+.0%} ({_size(key)})" for key, error in model.held_out.items())
+        missed = ", ".join(f"{_signed(error)} ({_size(key)})" for key, error in model.held_out.items())
         family = {"bert": "BERT", "llama": "Llama"}[model.wanted.family]
         rows.append([model.wanted.stage + what, family, form, f"{model.typical:.0%}", f"{model.worst:.0%}", missed])
     return _table(head, rows, words=3)
+
+
+def _signed(share: float) -> str:
+    return f"{share:+.0%}".replace("-0%", "0%").replace("+0%", "0%").replace("-", "−")
 
 
 def _size(key: str) -> str:
@@ -137,18 +155,23 @@ def _size(key: str) -> str:
 
 
 def _large(cases: Cases, fitted: Sequence[Model]) -> str:
-    """Seconds of one thread, and bytes, with weights in float32: by the models of Llama."""
-    head = ("", *(f"{stage}, minutes" for stage in COMPILED), "peak of a shrink, GB", "")
-    chosen = {
-        (m.wanted.stage, m.wanted.figure): m for m in fitted if (m.wanted.kind, m.wanted.family) == ("compile", "llama")
-    }
+    """Minutes of one thread, by the models of Llama; memory as the largest Llama that was measured has it."""
+    head = ("", *(f"{stage}, minutes" for stage in COMPILED), "peak GB, before the export", "")
+    llama = [model for model in fitted if (model.wanted.kind, model.wanted.family) == ("compile", "llama")]
+    chosen = {model.wanted.stage: model for model in llama if model.wanted.figure == CPU}
+    largest = max((row for _, row in _of(cases, "compile") if row["family"] == "llama"), key=lambda r: r["parameters"])
     rows = []
     for name, shape in LARGE.items():
         model = counted(cases, shape)
         row = {"layers": shape.layers, "parameters": model.weights, "in layers": model.whole["masked"]}
-        minutes = [f"{chosen[stage, CPU](row) / 60:,.0f}" for stage in COMPILED]
-        rows.append([name, *minutes, f"{chosen['shrink', PEAK](row) / 1e9:,.0f}", NOT_MEASURED])
+        minutes = [f"{chosen[stage](row) / 60:,.0f}" for stage in COMPILED]
+        rows.append([name, *minutes, f"{_peak(largest) * 4 * model.weights / 1e9:,.0f}", NOT_MEASURED])
     return _table(head, rows)
+
+
+def _peak(row: Mapping[str, Any]) -> float:
+    """Of all stages but the export, over the weights."""
+    return float(max(row["stages"][stage][PEAK] for stage in COMPILED[:-1]) / (4 * row["parameters"]))
 
 
 def _memory(cases: Cases) -> str:
