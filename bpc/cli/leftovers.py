@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = {FINE_TUNING: "original-checkpoints", PRUNING: "checkpoints", FILLING: "fill-checkpoints"}
 TEACHER = "teacher.safetensors"
+ORIGINAL = "original"  # what --dense-epochs fine-tuned
 
 
 def remove_checkpoints(out: Path) -> None:
@@ -22,6 +23,19 @@ def remove_checkpoints(out: Path) -> None:
     for name in CHECKPOINTS.values():
         shutil.rmtree(out / name, ignore_errors=True)
     (out / TEACHER).unlink(missing_ok=True)
+
+
+def remove_original(out: Path, *read: Path | None) -> None:
+    """The fine-tuned original of an earlier run, which another would take for its own.
+
+    Raises `CommandError` where one of the models or files that are ``read`` lies in it.
+    """
+    original = (out / ORIGINAL).resolve()
+    if lost := next((source for source in read if source and original in (s := source.resolve(), *s.parents)), None):
+        raise CommandError(
+            f"--force would remove {lost}, which is read: copy it to another place, or choose another --out"
+        )
+    shutil.rmtree(original, ignore_errors=True)
 
 
 def is_finished(out: Path) -> bool:

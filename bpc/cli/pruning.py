@@ -13,7 +13,7 @@ import torch
 from bpc import ranks
 from bpc.cli.choices import Choices, spec_of
 from bpc.cli.fingerprint import check_same_run, digest_of_file, digest_of_rows, digest_of_weights
-from bpc.cli.leftovers import CHECKPOINTS, TEACHER, check_output, remove_checkpoints
+from bpc.cli.leftovers import CHECKPOINTS, ORIGINAL, TEACHER, check_output, remove_checkpoints, remove_original
 from bpc.cli.models import keep_processors, save_tokenizer, some
 from bpc.cli.outcome import Outcome
 from bpc.cli.targets import target_among
@@ -208,6 +208,7 @@ class Pruning:
             return
         check_same_run(self.out, about, choices.resume)
         if choices.force and not choices.resume:
+            remove_original(self.out, choices.model, choices.teacher, choices.rewind)
             remove_checkpoints(self.out)
         if self.table is not None:
             remember(self.out, self.table)
@@ -225,7 +226,7 @@ class Pruning:
 
     def _fine_tune(self) -> None:
         """The original: fine-tuned whole, it is the start and the teacher of what follows."""
-        self.start = self.out / "original"
+        self.start = self.out / ORIGINAL
         if not (self.start / "config.json").exists():
             self._train(FINE_TUNING, self.choices.dense_learning_rate, model=self.network)
             with ranks.ahead():

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from bpc.cli.choices import Choices, spec_of
 from bpc.cli.fingerprint import check_same_run, digest_of_rows, digest_of_weights
-from bpc.cli.leftovers import is_finished, may_resume, remove_checkpoints
+from bpc.cli.leftovers import ORIGINAL, is_finished, may_resume, remove_checkpoints
 from bpc.cli.pruning import Pruning
 from bpc.cli.space import FIXED, SPEC, Space
 from bpc.cli.targets import target_among
@@ -215,7 +215,7 @@ class Sweeping:
         if not is_finished(out):
             resume = may_resume(out)
             given = {**self.space.options(self.given, chosen), "out": out, "resume": resume, "force": not resume}
-            if ((whole := self.out / WHOLE / "original") / "config.json").exists():
+            if ((whole := self.out / WHOLE / ORIGINAL) / "config.json").exists():
                 given |= {"model": whole, "teacher": self.choices.teacher or whole, "dense_epochs": 0.0}
             claim_directory(self.context, "--out", out)
             Pruning.of(given, self.console).work()
@@ -233,7 +233,7 @@ class Sweeping:
         """One original for all trials, where they would make the same one each."""
         varied = {axis.path[0] for axis in self.space.axes}
         out = self.out / WHOLE
-        if not self.choices.dense_epochs or varied & _OF_THE_ORIGINAL or (out / "original" / "config.json").exists():
+        if not self.choices.dense_epochs or varied & _OF_THE_ORIGINAL or (out / ORIGINAL / "config.json").exists():
             return
         self._say("the original of all trials", "bold")
         resume = may_resume(out)

@@ -119,3 +119,19 @@ def test_one_label_is_no_task(model_directory: Path, spec_file: Path, tmp_path: 
     result = prune(model_directory, tmp_path / "d.csv", tmp_path / "out", spec_file)
     assert result.exit_code == 1
     assert "every row has the label 'x'; a classifier needs two or more" in result.output.replace("\n", "")
+
+
+def test_force_takes_no_original_of_an_earlier_run(
+    model_directory: Path, texts: Path, spec_file: Path, tmp_path: Path
+) -> None:
+    out, original = tmp_path / "out", tmp_path / "out" / "original"
+    options = ["--dense-epochs", 0.25, "--epochs", 0.25, "--no-time", "--force"]
+    assert prune(model_directory, texts, out, spec_file, *options).exit_code == 0
+    first = load_file(original / "model.safetensors")
+    assert prune(model_directory, texts, out, spec_file, *options, "--seed", 7).exit_code == 0
+    second = load_file(original / "model.safetensors")
+    assert not all(torch.equal(first[name], second[name]) for name in first)
+    lost = prune(original, texts, out, spec_file, *options)
+    assert lost.exit_code == 1
+    assert "would remove" in lost.output.replace("\n", " ")
+    assert (original / "model.safetensors").exists()
