@@ -22,7 +22,7 @@ from bpc.scores.plan import MaskPlan
 from bpc.scores.rewind import surviving_blocks
 from bpc.scores.structure import live_structure
 from bpc.spec import Spec, SpecLike, load_spec, resolve
-from bpc.wrapped import plain_model
+from bpc.wrapped import is_sharded, plain_model
 from passes.driver import shrink
 from passes.frontend.trace import trace
 from passes.ir.graph import copy_graph, get_attribute, set_attribute
@@ -118,6 +118,12 @@ class Program:
                 continue
             name, tensor = str(node.target), get_attribute(graph, str(node.target))
             if isinstance(tensor, nn.Parameter) and current.get(name) is not tensor:
+                if is_sharded(self.module):
+                    raise RuntimeError(
+                        "the program's module was cut into pieces (fully_shard), and only a whole one compiles: cut "
+                        "bpc.train.replica(program.module, program.mask_set) in its place. What this one has learned "
+                        "bpc.train.gather(fresh.module, program.module) puts into a fresh program"
+                    )
                 raise RuntimeError(
                     f"parameter {name!r} of the model was replaced after bpc.compile(); load weights in place "
                     "(load_state_dict), or compile again"

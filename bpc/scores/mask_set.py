@@ -17,6 +17,7 @@ from bpc.scores.block_mask import BiasMask, BlockMask
 from bpc.scores.budget import Budget
 from bpc.scores.plan import MaskPlan
 from bpc.scores.schedule import Schedule
+from bpc.scores.sharded import stays_whole
 from bpc.scores.units import Units
 from passes import MaskError
 
@@ -42,6 +43,7 @@ def _go_on_from_loaded(module: nn.Module, _: object) -> None:
     module.set_progress(float(module.progress))
 
 
+@stays_whole
 class MaskSet(nn.Module):
     """Masks for ``plans``. Plans that name the same score key share one tensor.
 
@@ -154,8 +156,8 @@ class MaskSet(nn.Module):
         for mask in self._blocks.values():
             if mask.scores is not self.scores[mask.plan.scores.replace(".", "/")]:
                 raise MaskError(
-                    f"the scores {mask.plan.scores} were replaced, and masks would not follow what they learn: give "
-                    "fully_shard ignored_params=set(program.score_parameters()), and load_state_dict no assign=True"
+                    f"the scores {mask.plan.scores} were replaced by other tensors, and masks would not follow what "
+                    "those learn: load a state dict in place (no assign=True), and move the model as a whole"
                 )
 
     @torch.no_grad()

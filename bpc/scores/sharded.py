@@ -7,13 +7,23 @@ here, as FSDP2 averages those of the weights.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+from torch.distributed._composable.contract import REGISTRY_KEY, RegistryItem
 from torch.distributed.tensor import DTensor
 
 from bpc import ranks
 
 _AVERAGED = "_bpc_averaged"
+Kind = TypeVar("Kind", bound=type[nn.Module])
+
+
+def stays_whole(kind: Kind) -> Kind:
+    """A class of modules that ``fully_shard`` passes by, as it does those of torch's ``replicate``."""
+    setattr(kind, REGISTRY_KEY, {"replicate": RegistryItem()})
+    return kind
 
 
 def check_shard(owner: nn.Module, name: str, parameter: DTensor) -> None:

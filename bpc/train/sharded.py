@@ -25,8 +25,8 @@ from passes.plan.copies import full_copy
 def replica(module: nn.Module, masks: MaskSet | None = None) -> nn.Module:
     """A copy of ``module`` for ``fully_shard``: on the CPU, as the first rank has it; every rank calls this.
 
-    Of a program, ``replica(program.module, program.mask_set)`` reads the program's own masks and scores, which are to
-    stay whole: ``fully_shard(layer, ignored_params=set(program.score_parameters()))``.
+    Of a program, ``replica(program.module, program.mask_set)`` reads the program's own masks and scores, which
+    ``fully_shard`` leaves whole.
     """
     shared = [] if masks is None else [masks, *masks.modules_by_parameter().values()]
     copied = full_copy(module, shared).cpu()

@@ -136,3 +136,12 @@ def test_magnitude_keeps_the_heaviest_blocks() -> None:
 def test_progress_outside_the_run_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         MaskSet(ffn_plans(), SETTINGS).set_progress(1.5)
+
+
+def test_scores_that_were_replaced_are_an_error_at_once() -> None:
+    """Masks would go on reading the old ones."""
+    masks = MaskSet(ffn_plans(), SETTINGS)
+    state = {name: value.clone() for name, value in masks.state_dict().items()}
+    masks.load_state_dict(state)
+    with pytest.raises(MaskError, match=r"were replaced by other tensors.*no assign=True"):
+        masks.load_state_dict(state, assign=True)

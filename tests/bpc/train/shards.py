@@ -17,7 +17,6 @@ from transformers import TrainingArguments
 
 import bpc
 from bpc.train import gather, replica
-from passes import MaskError
 from tests.bpc.train.test_proportion import SPEC, classifier, language_model, rows, unnamed_language_model
 
 MOVING = {**SPEC, "threshold": {"initial": 0.1, "final": 0.45}}
@@ -74,8 +73,8 @@ def by_hand(module: nn.Module, program: bpc.Program, shard: bool) -> None:
     scores = program.score_parameters()
     if shard:
         for layer in module.get_submodule("bert.encoder.layer").children():
-            fully_shard(layer, ignored_params=set(scores))
-        fully_shard(module, ignored_params=set(scores))
+            fully_shard(layer)
+        fully_shard(module)
     known = {id(score) for score in scores}
     weights = [p for p in module.parameters() if id(p) not in known]
     optimizer = torch.optim.AdamW([{"params": weights, "lr": RATE}, {"params": scores, "lr": STEADY_RATE}])
@@ -104,14 +103,12 @@ def refusals(out: Path) -> list[str]:
         return bpc.compile(classifier(0), MOVING)
 
     cut = program()
-    fully_shard(cut.module, ignored_params=set(cut.score_parameters()))
+    fully_shard(cut.module)
+    refused(RuntimeError, cut.shrink)
     refused(ValueError, lambda: bpc.Trainer(program=cut, args=TrainingArguments(str(out), **SETTINGS)))
     whole = classifier(0)
     fully_shard(whole)
     refused(ValueError, lambda: bpc.compile(whole, MOVING))
-    scores_too = program()
-    fully_shard(scores_too.module)
-    refused(MaskError, lambda: scores_too.set_progress(0.5))
     split = program()
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
     parallelize_module(split.module, mesh, {"bert.encoder.layer.0.intermediate.dense": ColwiseParallel()})
@@ -142,6 +139,10 @@ def main(out: Path) -> None:
     by_hand(module, program, shard=True)
     gather(program.module, module)
     torch.save({"state": program.module.state_dict(), "masks": program.masks()}, out / f"hand-{rank}.pt")
+    lost, fresh = bpc.compile(classifier(0), MOVING), bpc.compile(classifier(1), MOVING)
+    by_hand(lost.module, lost, shard=True)
+    gather(fresh.module, lost.module)
+    torch.save({"state": fresh.module.state_dict(), "masks": fresh.masks()}, out / f"rescued-{rank}.pt")
     (out / f"refusals-{rank}.txt").write_text("\n".join(refusals(out / "refused")))
     torch.distributed.destroy_process_group()
 

@@ -87,19 +87,19 @@ def test_ranks_agree_in_half_precision_with_activation_checkpoints(shards: Path)
     torch.testing.assert_close(first["state"][weight], full["state"][weight], rtol=0.1, atol=1e-2)
 
 
-def test_a_loop_of_ones_own_over_a_replica(shards: Path) -> None:
+def test_a_loop_of_ones_own_over_a_replica_or_the_module_itself(shards: Path) -> None:
     program = bpc.compile(classifier(0), MOVING)
     by_hand(program.module, program, shard=False)
     wanted = {"state": program.module.state_dict(), "masks": program.masks()}
-    for rank in "01":
-        assert_same(torch.load(shards / f"hand-{rank}.pt"), wanted)
+    for name in ("hand-0", "hand-1", "rescued-0", "rescued-1"):
+        assert_same(torch.load(shards / f"{name}.pt"), wanted)
 
 
 def test_what_masks_do_not_survive_is_refused(shards: Path) -> None:
     for rank in "01":
-        cut, compiled, scores, tensor_parallel, loading = (shards / f"refusals-{rank}.txt").read_text().splitlines()
+        compiling, cut, compiled, tensor_parallel, loading = (shards / f"refusals-{rank}.txt").read_text().splitlines()
         assert "are cut into pieces already (fully_shard)" in cut
         assert "has sharded parameters (FSDP2, fully_shard)" in compiled
-        assert "ignored_params=set(program.score_parameters())" in scores
+        assert "cut bpc.train.replica(program.module, program.mask_set) in its place" in compiling
         assert "with tensor parallelism a program cannot be trained" in tensor_parallel
         assert "fsdp_cpu_ram_efficient_loading" in loading
