@@ -38,8 +38,9 @@ docs: install
 # Every figure and table of docs/ that is made of results/.
 figures: install
 	$(BIN)/python benchmarks/overview.py
-	$(BIN)/python benchmarks/oneshot/tables.py
 	$(BIN)/python -m benchmarks.scaling --plot docs/figures/scaling.png
+	$(BIN)/python benchmarks/method/figure.py
+	$(BIN)/python benchmarks/tables.py
 	test ! -f results/published.json || \
 		$(BIN)/python -m bpc.bench figure results/published.json --plot docs/figures/speedup.png
 

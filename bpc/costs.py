@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class Costs:
             shares = (1.0, 1.0) if width is None else (width.values / width.dims, width.keys / width.dims)
             cost += self.of(name, len(table) - 1 if kept is None else kept[name], *shares)
         return cost
+
+    def up_to(self, counts: Mapping[str, int]) -> Costs:
+        """Of a model in which no more than so many units are left: what it costs to keep them, or fewer still."""
+        return replace(self, tables={name: self.tables[name][: count + 1] for name, count in counts.items()})
 
 
 @dataclass(frozen=True)

@@ -291,14 +291,15 @@ class Pruning:
         fill_zeros(small, [p.weight for p in program.plans], torch.Generator().manual_seed(self.choices.seed))
         self._freeze(small)
         rate = self.choices.fill_learning_rate or self.choices.learning_rate
-        self.logs[FILLING] = self._train(FILLING, rate, model=small).state.log_history
+        hidden = self.rules.distillation.hidden if self.teacher is not None else None
+        self.logs[FILLING] = self._train(FILLING, rate, model=small, hidden_weight=hidden).state.log_history
 
     def _ask_teacher(self) -> None:
-        """Once, where its outputs can be kept and are read more than once; else in every step."""
+        """Once, where its outputs can be kept and are read more than once; else in every step, as for hidden states."""
         self.taught = None if self.teacher is None else load_teacher(self.task, self.teacher)
         if self.teacher is None or self.taught is None:
             return
-        if self._epochs(PRUNING) + self._epochs(FILLING) < 1.5:
+        if self._epochs(PRUNING) + self._epochs(FILLING) < 1.5 or self.rules.distillation.hidden > 0:
             return
         key = f"{self.inputs['data']} {digest_of_weights(self.teacher)} {self.task.name} {self.task.max_length}"
         known = ask_once(

@@ -45,6 +45,7 @@ class Problem:
     multiple: int
     saved: Saved
     shown: PhaseProgress
+    prices: Costs | None = None  # seconds, of a model that this one was pruned from
 
     @property
     def _alike(self) -> bool:
@@ -58,6 +59,9 @@ class Problem:
         self.shown.say(describe_estimate(*args))
         if self.target.speedup is None:
             costs, budget = counted(graph, self.sublayers, self.target, self.heads)
+        elif self.prices is not None:
+            costs = self.prices.up_to({s.name: s.count for s in self.sublayers})
+            budget = costs.total() / self.target.speedup
         else:
             with self.shown.phase("timing", len(probes_of(self.sublayers, self.heads, self._alike))) as tick:
                 costs, budget = measured(graph, self.sublayers, self.heads, self.target, self._alike, tick=tick)
@@ -136,6 +140,7 @@ class Problem:
             expected_cost=costs.total(selection.kept, selection.widths),
             original_cost=costs.total(),
             unit=costs.unit,
+            prices=costs if self.target.speedup is not None else None,
             seconds=dict(self.shown.seconds),
         )
 

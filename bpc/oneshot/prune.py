@@ -52,6 +52,7 @@ def prune_once(
     verify: bool = True,
     progress: bool | PhaseProgress = True,
     state: str | Path | None = None,
+    prices: Costs | None = None,
 ) -> DenseModel:
     """Prune ``model`` to ``target`` in minutes, from examples without labels; it is left as it is.
 
@@ -78,6 +79,8 @@ def prune_once(
         progress: show it on stderr.
         state: a directory that what was measured and refitted is kept in, layer by layer; the same call goes on from
             there after an interruption.
+        prices: of an earlier call to a speed-up, ``dense.one_shot.prices``, where ``model`` is what came out of that,
+            trained or not: what units cost is then not timed again. What is chosen still is.
 
     Returns a `bpc.DenseModel`, whose ``one_shot`` is a `OneShotReport`. Raises `CalibrationError` for data that do not
     fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced,
@@ -104,7 +107,7 @@ def prune_once(
     setting = setting_of(pruned, graph, sublayers, batches, effort=effort, ridge=ridge, narrow=narrow, heads=heads)
     original = Original.of(graph)
     saved = Saved(state, original, batches, setting)
-    problem = Problem(original, sublayers, heads, batches, setting, target, multiple, saved, shown)
+    problem = Problem(original, sublayers, heads, batches, setting, target, multiple, saved, shown, prices)
     costs, budget = problem.costs()
     ladders, shared = problem.ladders()
     selection = problem.search(ladders, costs, budget)

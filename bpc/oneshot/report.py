@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bpc.costs import Costs
 from bpc.notebook import line, table
 from bpc.oneshot.target import Target
 
@@ -33,7 +34,7 @@ class OneShotReport:
 
     ``divergence``: of the small model's outputs from the original's on ``examples`` of the calibration data (nats per
     row for class scores, else squared error over variance). ``speedup``: measured, None where the target was none.
-    ``seconds`` by phase.
+    ``seconds`` by phase. ``prices``: seconds by units kept, where the target was a speed-up.
     """
 
     target: Target
@@ -45,6 +46,7 @@ class OneShotReport:
     original_cost: float
     unit: str
     seconds: Mapping[str, float]
+    prices: Costs | None = None
 
     def __repr__(self) -> str:
         kept = sum(c.kept for c in self.choices)
@@ -57,8 +59,10 @@ class OneShotReport:
         return words + table(("weight", "unit", "kept", "of"), rows, "every sublayer")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
+        """Plain data, for JSON; without the tables of prices."""
+        found = asdict(replace(self, prices=None))
+        del found["prices"]
+        return found
 
     def __str__(self) -> str:
         units: dict[str, list[Choice]] = {}

@@ -111,10 +111,16 @@ class Scores(_Section):
 
 
 class Distillation(_Section):
-    """loss = (1 - weight)·CE + weight·T²·KL(teacher ‖ student); used when a teacher is given."""
+    """loss = (1 - weight)·CE + weight·T²·KL(teacher ‖ student) + hidden·H; used when a teacher is given.
+
+    H is the relative squared error of every layer's hidden states (`bpc.train.hidden`).
+    """
 
     weight: float = Field(default=0.9, ge=0, le=1, description="share of the distance to the teacher in the loss")
     temperature: float = Field(default=2.0, gt=0, description="T, by which logits are divided before they are compared")
+    hidden: float = Field(
+        default=0.0, ge=0, description="weight of the distance of hidden states; above 0 the teacher runs in every step"
+    )
 
 
 class Spec(_Section):

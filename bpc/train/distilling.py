@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bpc.train.distill import divergence, logits_of
+from bpc.train.hidden import REQUEST, check_gives_hidden_states, hidden_error, hidden_states_of
 from bpc.train.sharded import ShardedTrainer
-from bpc.train.share import ignores_first_label, items_in, weigh
+from bpc.train.share import ignores_first_label, items_in, rows_in, weigh
 from bpc.train.taught import PREFIX, Taught
 from bpc.train.teacher import check_teacher, teacher_inputs
 
@@ -22,10 +23,18 @@ class DistillingTrainer(ShardedTrainer):
         teacher: a model with the same outputs, or None. Raises TypeError for what is no module and ValueError for a
             model with other outputs.
         distillation_weight, temperature: w and T of `bpc.train.distill`. With weight 1 a model need not have a loss.
+        hidden_weight: of `bpc.train.hidden`'s distance, which is added to the loss. Above 0 the teacher runs in every
+            step; raises ValueError for models that give no hidden states, and for data with a teacher's answers only.
     """
 
     def __init__(
-        self, *, teacher: nn.Module | None, distillation_weight: float, temperature: float, **kwargs: Any
+        self,
+        *,
+        teacher: nn.Module | None,
+        distillation_weight: float,
+        temperature: float,
+        hidden_weight: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         if teacher is not None and not isinstance(teacher, nn.Module):
             raise TypeError(
@@ -34,7 +43,9 @@ class DistillingTrainer(ShardedTrainer):
         self.teacher = teacher
         self.distillation_weight = distillation_weight
         self.temperature = temperature
+        self.hidden_weight = hidden_weight
         self._step_items: Tensor | None = None  # of all micro-batches and ranks
+        self._step_rows: Tensor | None = None
         self._shift_is_unknown = True
         super().__init__(**kwargs)
         if isinstance(self.train_dataset, Taught):
@@ -43,6 +54,9 @@ class DistillingTrainer(ShardedTrainer):
         if teacher is not None:
             assert self.model is not None
             check_teacher(teacher, self.model)
+            if hidden_weight > 0:
+                check_gives_hidden_states(self.model, "model")
+                check_gives_hidden_states(teacher, "teacher")
             teacher.requires_grad_(False).eval()
             self._move_model_to_device(teacher, self.args.device)
 
@@ -67,12 +81,12 @@ class DistillingTrainer(ShardedTrainer):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches and self._shift_is_unknown:
             self._ask_for_shift(batches[0])
-        count = torch.tensor(0.0, device=device)
+        counts = torch.zeros(2, device=device)
         for batch in batches:
-            count += self._items_in(batch)
+            counts += torch.stack([torch.as_tensor(n, device=device) for n in (self._items_in(batch), rows_in(batch))])
         if self.args.average_tokens_across_devices:
-            count = self.accelerator.gather(count).sum()
-        self._step_items = count
+            counts = self.accelerator.gather(counts).view(-1, 2).sum(0)
+        self._step_items, self._step_rows = counts
         return batches, items
 
     def _ask_for_shift(self, batch: Any) -> None:
@@ -88,14 +102,15 @@ class DistillingTrainer(ShardedTrainer):
     def _items_in(self, batch: Any) -> float | Tensor:
         return items_in(batch, self._loss_shifts_labels) if isinstance(batch, Mapping) else 1.0
 
-    def _share(self, inputs: Mapping[str, Any]) -> float | Tensor:
-        """A micro-batch's share of its step, times what gradients are divided by later: micro-batches and ranks."""
-        if self._step_items is None:
+    def _share(self, count: float | Tensor, of: Tensor | None) -> float | Tensor:
+        """A micro-batch's share ``count / of`` of its step, times what gradients are divided by later: micro-batches
+        and ranks."""
+        if of is None:
             return 1.0  # not in a step of train()
         parts = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         if not self._normalises_itself:  # transformers divides a loss by the micro-batches
             parts *= self.current_gradient_accumulation_steps
-        return self._items_in(inputs) * parts / self._step_items.clamp(min=1)
+        return count * parts / of.clamp(min=1)
 
     def compute_loss(
         self,
@@ -106,31 +121,42 @@ class DistillingTrainer(ShardedTrainer):
     ) -> Tensor | tuple[Tensor, Any]:
         known = {name.removeprefix(PREFIX): inputs.pop(name) for name in [*inputs] if name.startswith(PREFIX)}
         batch = dict(inputs)  # transformers takes the labels out where it computes the loss itself
-        weight = self.distillation_weight if known or self.teacher is not None else 0.0
+        taught = bool(known) or self.teacher is not None
+        weight = self.distillation_weight if taught else 0.0
+        hidden = self.hidden_weight if taught and model.training else 0.0
+        if hidden > 0:
+            inputs = {**inputs, REQUEST: True}
         if not model.training or weight < 1.0:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         else:
             loss, outputs = None, model(**inputs)
         if model.training:
-            share = self._share(batch)
+            share = self._share(self._items_in(batch), self._step_items)
             if loss is not None and not self._normalises_itself:
                 loss = weigh(loss, share)
+            terms = [] if loss is None else [(1.0 - weight) * loss]
+            said = self._ask(batch, hidden > 0) if hidden > 0 or (weight > 0 and not known) else None
             if weight > 0:
-                distance = weigh(self._divergence(batch, outputs, known), share)
-                loss = distance if loss is None else (1.0 - weight) * loss + weight * distance
+                terms.append(weight * weigh(self._divergence(batch, outputs, known or logits_of(said)), share))
+            if hidden > 0:
+                error = hidden_error(hidden_states_of(outputs, "model"), hidden_states_of(said, "teacher"), batch)
+                terms.append(hidden * weigh(error, self._share(rows_in(batch), self._step_rows)))
+            loss = torch.stack(terms).sum()
         assert loss is not None
         return (loss, outputs) if return_outputs else loss
 
-    def _divergence(self, inputs: Mapping[str, Any], outputs: Any, known: Mapping[str, Tensor]) -> Tensor:
-        """How far ``outputs`` are from the teacher's on the same batch: a mean over its rows or labelled tokens.
+    def _ask(self, inputs: Mapping[str, Any], hidden: bool) -> Any:
+        """What the teacher says of the batch."""
+        if self.teacher is None:
+            raise ValueError(
+                "distillation.hidden compares hidden states, of which the data hold none: give teacher=, which is then "
+                "asked in every step, or set it to 0"
+            )
+        with torch.no_grad():
+            return self.teacher(**teacher_inputs(inputs, self.model), **({REQUEST: True} if hidden else {}))
 
-        ``known``: the teacher's outputs, where they were computed before.
-        """
-        teacher = known
-        if not known:
-            assert self.teacher is not None
-            with torch.no_grad():
-                teacher = logits_of(self.teacher(**teacher_inputs(inputs, self.model)))
+    def _divergence(self, inputs: Mapping[str, Any], outputs: Any, teacher: Mapping[str, Tensor]) -> Tensor:
+        """How far ``outputs`` are from the teacher's on the same batch: a mean over its rows or labelled tokens."""
         return divergence(
             logits_of(outputs),
             teacher,

@@ -52,10 +52,15 @@ def items_in(batch: Mapping[str, Any], shifted: bool = False) -> float | Tensor:
     """How many items a batch's losses are means over: labels that count, or rows where labels are none of these."""
     labels = batch.get("shift_labels", batch.get("labels"))
     if not isinstance(labels, Tensor):
-        return float(find_batch_size(dict(batch)) or 1)
+        return rows_in(batch)
     if labels.is_floating_point():  # of a regression, or one per class
         return float(labels.numel())
     return counted(labels, shifted and "shift_labels" not in batch).sum()
+
+
+def rows_in(batch: Any) -> float:
+    """How many rows a batch has."""
+    return float(find_batch_size(dict(batch)) or 1) if isinstance(batch, Mapping) else 1.0
 
 
 def weigh(loss: Tensor, weight: float | Tensor) -> Tensor:

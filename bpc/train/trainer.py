@@ -56,6 +56,8 @@ class Trainer(DistillingTrainer):
         score_learning_rate: None takes the spec's, or else one that fits the number of steps (and logs which). Scores
             that have a group of their own in an optimizer you bring keep that group's.
         distillation_weight, temperature: None takes the spec's. With weight 1 a model need not have a loss.
+        hidden_weight: of the distance between the hidden states of model and teacher, which is added to the loss; None
+            takes the spec's ``distillation.hidden``. Above 0, ``teacher=`` runs in every step.
         title: shown before the progress bar.
         args, model, train_dataset, …: as for `transformers.Trainer`.
 
@@ -72,6 +74,7 @@ class Trainer(DistillingTrainer):
         score_learning_rate: float | None = None,
         distillation_weight: float | None = None,
         temperature: float | None = None,
+        hidden_weight: float | None = None,
         title: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -80,7 +83,7 @@ class Trainer(DistillingTrainer):
             raise ValueError(
                 "give program=, program_init= or model=, not both: with a program, program.module is what is trained."
             )
-        self._given = (score_learning_rate, distillation_weight, temperature)
+        self._given = (score_learning_rate, distillation_weight, temperature, hidden_weight)
         self._program_init = program_init
         self._scores_like: int | None = None  # the optimizer's group they were taken from
         self._newly_separate = False
@@ -95,7 +98,11 @@ class Trainer(DistillingTrainer):
         else:
             refuse_masks_without_program(kwargs.get("model"))
         super().__init__(
-            teacher=teacher, distillation_weight=self.distillation_weight, temperature=self.temperature, **kwargs
+            teacher=teacher,
+            distillation_weight=self.distillation_weight,
+            temperature=self.temperature,
+            hidden_weight=self.hidden_weight,
+            **kwargs,
         )
         if self.mask_set is not None:
             self._progress_bar.title = title or "pruning"
@@ -110,12 +117,13 @@ class Trainer(DistillingTrainer):
     def _use(self, program: Program | None) -> None:
         """Train ``program`` from now on, by its spec where no argument says otherwise."""
         spec = program.spec if program is not None else None
-        rate, weight, temperature = self._given
+        rate, weight, temperature, hidden = self._given
         self.program = program
         self.mask_set: MaskSet | None = program.mask_set if program is not None else None
         self.score_learning_rate = rate or (spec.scores.learning_rate if spec else None)
         self.distillation_weight = _first(weight, spec.distillation.weight if spec else 0.9)
         self.temperature = _first(temperature, spec.distillation.temperature if spec else 2.0)
+        self.hidden_weight = _first(hidden, spec.distillation.hidden if spec else 0.0)
         self._progress_bar.masks = self.mask_set
 
     def _new_model(self, trial: Any = None) -> nn.Module:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import bpc
+from bpc.costs import Costs
 from bpc.oneshot import CalibrationError, TargetError
 from bpc.oneshot.ladders import Narrow
 from bpc.oneshot.prune import prune_once
@@ -102,6 +104,22 @@ def test_a_speed_up_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err
     assert "8 heads and 96 dims in 4 layers" in shown
     assert "measuring layers: " in shown
+
+
+def test_pruning_further_by_known_prices_times_no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches = made("bert")
+    target = bpc.Target(speedup=1.2, runtime="eager", shape=(2, 8), threads=1)
+    counted = prune_once(model, batches, bpc.Target(density=0.9), **QUICK, progress=False).one_shot
+    prices = Costs(1.0, {c.name: np.arange(c.count + 1.0) for c in counted.choices}, "s")
+    monkeypatch.setattr("bpc.oneshot.problem.measured", None)
+    monkeypatch.setattr("bpc.oneshot.prune.measured_speedup", lambda *_: target.speedup)
+    once = prune_once(model, batches, target, **QUICK, progress=False, prices=prices)
+    again = prune_once(once.module, batches, target, **QUICK, progress=False, prices=prices)
+    assert "prices" not in once.one_shot.to_dict()
+    for before, after in ((prices.total(), once.one_shot), (once.one_shot.expected_cost, again.one_shot)):
+        assert after.original_cost == pytest.approx(before)
+        assert 0.8 * before / 1.2 < after.expected_cost <= before / 1.2
+    assert [c.count for c in again.one_shot.choices] == [max(c.kept, 1) for c in once.one_shot.choices]
 
 
 def test_nothing_to_remove_is_said_and_nothing_is_removed(capsys: pytest.CaptureFixture[str]) -> None:

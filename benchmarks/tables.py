@@ -1,60 +1,22 @@
-"""Write docs/results.md from results/oneshot/*.json.
+"""Write docs/results.md from results/oneshot/*.json and results/method/*.json.
 
-python benchmarks/oneshot/tables.py [--results results/oneshot] [--page docs/results.md]
+python benchmarks/tables.py [--results results] [--page docs/results.md]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cells import lost, made, mean, percent, table
+from method.page import gradual
+
 Row = dict[str, Any]
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown; the first column to the left, the others to the right."""
-    lines = [f"| {' | '.join(cells)} |" for cells in [heads, *rows]]
-    lines.insert(1, "|---|" + "---:|" * (len(heads) - 1))
-    return "\n".join(lines)
-
-
-def percent(share: float, count: int) -> str:
-    """With the standard error of a share of so many examples."""
-    return f"{100 * share:.1f} ± {100 * math.sqrt(share * (1 - share) / count):.1f}"
-
-
-def lost(found: Row, dense: Row, count: int) -> str:
-    """Points below the dense model, with the standard error of the difference on the same examples."""
-    worse, better = found["only dense right"], found["only small right"]
-    error = math.sqrt(max(0.0, worse + better - (worse - better) ** 2 / count)) / count
-    return f"{100 * (dense['accuracy'] - found['accuracy']):+.1f} ± {100 * error:.1f}"
-
-
-def mean(values: Iterable[float], show: Callable[[float], str]) -> str:
-    """And the range, where they differ; "–" for none."""
-    values = list(values)
-    if not values:
-        return "–"
-    if len({show(value) for value in values}) == 1:
-        return show(values[0])
-    return f"{show(statistics.mean(values))} ({show(min(values))} … {show(max(values))})"
-
-
-def made(data: Row) -> str:
-    """Where and from what a table was made."""
-    machine = data["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    sources = sorted({f"{row['sources'][:12]}…" for row in data["rows"].values()})
-    return (
-        f"Made by `{data['command']}` on {machine['cpu']}, {machine['threads']} thread(s) for torch; {versions}. "
-        f"sha256 of the model {data['about']['model']['sha256'][:12]}…, of bpc's sources {', '.join(sources)}"
-    )
 
 
 def sst2(data: Row) -> str:
@@ -296,10 +258,10 @@ whose λ decides where it goes. The learning rate of each was chosen on validati
 Load on the machine changed between rows, so that their seconds do not compare; the quietest runs took
 {movement:.0f} s (movement) and {one_shot:.0f} s (one-shot and an epoch)."""
 
-_HEAD = """# Results of pruning without training
+_HEAD = """# Results of pruning
 
-Every figure on this page comes from results/oneshot/*.json, raw numbers with machine, versions, seeds and hashes;
-`python benchmarks/oneshot/tables.py` writes the page from them. No model was trained after pruning
+Every figure on this page comes from results/oneshot/*.json and results/method/*.json, raw numbers with machine,
+versions, seeds and hashes; `python benchmarks/tables.py` writes the page from them. No model was trained after pruning
 but where it says so. The machine's two cores were shared with other work: seconds are upper bounds."""
 
 _SST2 = """## SST-2
@@ -330,20 +292,21 @@ def _rows(file: Path) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results/oneshot"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     given = parser.parse_args(arguments)
     parts = [_HEAD]
     pages = {
-        "sst2": sst2,
-        "files-sst2": sst2_files,
-        "files-tweets": tweets_files,
-        "then-train": then_train,
-        "wikitext2": wikitext2,
+        "method/sst2": gradual,
+        "oneshot/sst2": sst2,
+        "oneshot/files-sst2": sst2_files,
+        "oneshot/files-tweets": tweets_files,
+        "oneshot/then-train": then_train,
+        "oneshot/wikitext2": wikitext2,
     }
     for name, write in pages.items():
         file = given.results / f"{name}.json"
-        if file.exists() and any(row["method"] in ("ours", "chosen rate") for row in _rows(file)):
+        if file.exists() and any(row["method"] in ("ours", "chosen rate", "gradual") for row in _rows(file)):
             parts.append(write(json.loads(file.read_text(encoding="utf-8"))))
     given.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
