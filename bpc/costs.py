@@ -36,7 +36,15 @@ class Costs:
         return cost
 
     def up_to(self, counts: Mapping[str, int]) -> Costs:
-        """Of a model in which no more than so many units are left: what it costs to keep them, or fewer still."""
+        """Of a model in which no more than so many units are left: what it costs to keep them, or fewer still.
+
+        Raises ValueError for sublayers that are not in the tables, or have more units there.
+        """
+        for name, count in counts.items():
+            if count >= len(self.tables.get(name, ())):
+                raise ValueError(
+                    f"these prices are of another model: they do not say what {count} units of {name} cost"
+                )
         return replace(self, tables={name: self.tables[name][: count + 1] for name, count in counts.items()})
 
 

@@ -84,7 +84,7 @@ def prune_once(
 
     Returns a `bpc.DenseModel`, whose ``one_shot`` is a `OneShotReport`. Raises `CalibrationError` for data that do not
     fit, `TargetError` for a target that cannot be met, `passes.TraceError` for a model that cannot be traced,
-    ValueError for one with adapters (LoRA).
+    ValueError for one with adapters (LoRA), and for prices of another model.
     """
     from bpc.dense import DenseModel
 

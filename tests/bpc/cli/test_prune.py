@@ -95,15 +95,17 @@ def test_filling_uses_the_zeros_that_are_left(model_directory: Path, texts: Path
     assert any(not mask.all() and mask.any() for name, mask in masks.items() if name.endswith("value.weight"))
 
 
-def test_a_budget_goes_with_a_teacher_asked_once_and_a_phase_left_out(
-    model_directory: Path, texts: Path, tmp_path: Path
+@pytest.mark.parametrize("hidden", [0.0, 1.0])
+def test_a_budget_goes_with_a_teacher_asked_once_for_logits_and_a_phase_left_out(
+    model_directory: Path, texts: Path, tmp_path: Path, hidden: float
 ) -> None:
     spec = tmp_path / "filled.json"
-    spec.write_text(json.dumps({"preset": "struct", "fill": True, "scores": {"learning_rate": 0.5}}))
+    changes = {"scores": {"learning_rate": 0.5}, "distillation": {"hidden": hidden}}
+    spec.write_text(json.dumps({"preset": "struct", "fill": True, **changes}))
     more = ("--teacher", model_directory, "--minutes", 60, "--fill-epochs", 0, "--keep-checkpoints")
     result = prune(model_directory, texts, tmp_path / "out", spec, *more)
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "out" / "teacher.safetensors").exists()
+    assert (tmp_path / "out" / "teacher.safetensors").exists() == (hidden == 0.0)
 
 
 def test_resume_without_a_checkpoint_is_refused(

@@ -120,6 +120,8 @@ def test_pruning_further_by_known_prices_times_no_probes(monkeypatch: pytest.Mon
         assert after.original_cost == pytest.approx(before)
         assert 0.8 * before / 1.2 < after.expected_cost <= before / 1.2
     assert [c.count for c in again.one_shot.choices] == [max(c.kept, 1) for c in once.one_shot.choices]
+    with pytest.raises(ValueError, match="these prices are of another model: they do not say what"):
+        prune_once(model, batches, target, **QUICK, progress=False, prices=again.one_shot.prices)
 
 
 def test_nothing_to_remove_is_said_and_nothing_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
