@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -125,10 +126,10 @@ class Runs:
 
     # ---- gradual ---------------------------------------------------------------------------------------------------
 
-    def gradual(self, how: Recovery, seed: int) -> None:
+    def gradual(self, how: Recovery, seed: int, stages: int = len(SPEEDUPS)) -> None:
         model: nn.Module = self.model
         reached = 1.0
-        for stage, wanted in enumerate(SPEEDUPS):
+        for stage, wanted in enumerate(SPEEDUPS[:stages]):
             key, kept = f"gradual, {how}, {wanted:g}×, seed {seed}", self._folder("gradual", how, seed, stage)
             if self.results.get(key) is None or not kept.exists():
                 row = {"method": "gradual", **self._about(how, seed, stage)}
@@ -266,8 +267,9 @@ def queue(runs: Runs, results: Results) -> Iterator[tuple[str, Callable[[], None
     def chosen() -> Recovery:
         return best(results.data["rows"].values(), first)
 
-    for how in TRIED[:3]:
-        yield f"gradual {how} {first}", lambda how=how: runs.gradual(how, first)
+    for stages in range(1, len(SPEEDUPS) + 1):
+        for how in TRIED[:3]:
+            yield f"gradual {how} {first}", lambda how=how, stages=stages: runs.gradual(how, first, stages)
     for left, stage in LAYERS:
         yield f"layers {left} {first}", lambda left=left, stage=stage: runs.layers(left, chosen(), first, stage)
     for how in TRIED[3:]:
@@ -302,7 +304,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, run in queue(runs, results):
         if name.startswith(tuple(given.only)):
             print(name, flush=True)
-            run()
+            try:
+                run()
+            except Exception:  # what follows in the queue does not hang on it
+                traceback.print_exc()
 
 
 if __name__ == "__main__":
