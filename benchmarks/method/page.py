@@ -34,11 +34,21 @@ def gradual(data: Row) -> str:
                 str(len(found)),
                 mean([row["speed"]["speedup"] for row in found], lambda x: f"{x:.2f}×"),
                 mean([row["speed"]["arithmetic ratio"] for row in found], lambda x: f"{x:.2f}×"),
+                *(_loss(_before(found), dense, name, count) for name, count in counts.items()),
                 *(_loss(found, dense, name, count) for name, count in counts.items()),
                 mean([_minutes(row) for row in found], lambda m: f"{m:.1f}"),
             ]
         )
-    heads = ("", "recovery", "seeds", "measured", "arithmetic", *(f"lost, {name}" for name in counts), "CPU min")
+    heads = (
+        "",
+        "recovery",
+        "seeds",
+        "measured",
+        "arithmetic",
+        *(f"untrained: {n}" for n in counts),
+        *(f"lost: {n}" for n in counts),
+    )
+    heads = (*heads, "CPU min")
     parts = [
         _TEXT.format(calibration=data["about"]["calibration"], **counts),
         "Dense: "
@@ -52,10 +62,17 @@ def gradual(data: Row) -> str:
 
 def _loss(found: list[Row], dense: Row, name: str, count: int) -> str:
     """Points lost, with the paired standard error of a single run; of several seeds the mean and the range."""
+    if not found:
+        return "–"
     if len(found) == 1:
         return lost(found[0][name], dense[name], count)
     whole = dense[name]["accuracy"]
     return mean([100 * (whole - row[name]["accuracy"]) for row in found], lambda points: f"{points:+.1f}")
+
+
+def _before(found: list[Row]) -> list[Row]:
+    """As they were pruned, before the training of this stage."""
+    return [row["before"] for row in found if "before" in row]
 
 
 def _minutes(row: Row) -> float:
@@ -71,5 +88,7 @@ there to 3.5×, training, from there to 6×, training: one run gives all three. 
 other training sentences, embeddings frozen: its logits, or hidden states beside them. *Movement* learns masks to a
 target from the start, in as many epochs; *layers*: only these of the six are left; *magnitude*, *random*, *reverse*:
 the widths of *gradual*, other units. {calibration} training sentences calibrate. *Lost*: points below the dense model,
-with the paired standard error, or the range over seeds. *CPU min*: of pruning and training on one thread; for
-*movement* and *layers* of the whole run, for the others of this stage alone."""
+with the paired standard error, or the range over seeds; *untrained*: the same before the training of this stage.
+*CPU min*: of pruning and training on one thread; for *movement* and *layers* of the whole run, for the others of this
+stage alone. What was measured once is not measured again, so that later runs prune in less time than the first.
+Rows are still being added."""

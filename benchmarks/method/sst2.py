@@ -71,11 +71,12 @@ TRIED = (
     Recovery(10.0),
     Recovery(0.0),
     Recovery(1.0),
-    Recovery(10.0, rate=3e-4),
-    Recovery(0.0, rate=3e-4),
+    Recovery(10.0, rate=3e-5),
+    Recovery(0.0, rate=3e-5),
+    Recovery(10.0, epochs=3, rate=3e-5),
+    Recovery(0.0, epochs=3, rate=3e-5),
     Recovery(10.0, epochs=3),
     Recovery(0.0, epochs=3),
-    Recovery(10.0, epochs=3, rate=3e-4),
 )
 
 
@@ -268,11 +269,11 @@ def queue(runs: Runs, results: Results) -> Iterator[tuple[str, Callable[[], None
         return best(results.data["rows"].values(), first)
 
     for stages in range(1, len(SPEEDUPS) + 1):
-        for how in TRIED[:3]:
+        for how in TRIED[:5]:
             yield f"gradual {how} {first}", lambda how=how, stages=stages: runs.gradual(how, first, stages)
     for left, stage in LAYERS:
         yield f"layers {left} {first}", lambda left=left, stage=stage: runs.layers(left, chosen(), first, stage)
-    for how in TRIED[3:]:
+    for how in TRIED[5:]:
         yield f"gradual {how} {first}", lambda how=how: runs.gradual(how, first)
     for seed in SEEDS[1:]:
         yield f"gradual chosen {seed}", lambda seed=seed: runs.gradual(chosen(), seed)
