@@ -327,8 +327,8 @@ class DenseModel:
         default the directory's name; ``private`` and ``token`` are huggingface_hub's, and so are errors of the upload.
 
         An interrupted save leaves what was there. Raises NotADirectoryError where ``path`` is a file, `ModuleViewError`
-        for a model without a module view, `NoteError` for a class that ``standalone`` cannot name, and TypeError for a
-        model without a transformers config (save its graph: ``torch.export.save``).
+        for a model without a module view, `NoteError` for a class that ``standalone`` cannot name, ValueError for
+        adapters of peft (merge them), and TypeError without a transformers config (save the graph: torch.export.save).
         """
         view, certificate = self._module_view(), self.certificate
         if certificate is not None and certificate.view == "graph":

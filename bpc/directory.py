@@ -8,6 +8,7 @@ unpickled when it is loaded.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from torch import nn
 from bpc.configs import ConfigError
 from bpc.hub import card, standalone
 from bpc.hub.load import WEIGHT_FILES, load_module
-from bpc.hub.note import NoteError
+from bpc.hub.note import METHOD, NoteError
 from bpc.hub.repository import local_directory
 from bpc.hub.sizes import unsavable
 from bpc.plan_file import ExampleEntries, PlanFile, TensorEntry, ValueEntry, plan_text
+from bpc.wrapped import refuse_adapters
 from bpc.writing import new_files
 from passes.certificate import Certificate, CertificateError
 from passes.options import Granularity
@@ -114,10 +116,11 @@ def write_directory(
     ``without_bpc``: with the file that loads it on a machine that has no bpc. ``chosen``: see `bpc.hub.card`.
     The files are staged first (`bpc.writing`): an interrupted save leaves what was there. Those of an earlier save go,
     others stay. Raises NotADirectoryError where ``path`` is a file, FileExistsError where it holds a model that bpc did
-    not write, and TypeError for a module without a transformers config.
+    not write, ValueError for a module with adapters of peft, and TypeError for one without a transformers config.
     """
     target = Path(path)
     module: Any = saved.view.module
+    refuse_adapters(module)
     if holds_other_model(target):
         raise FileExistsError(
             f"{target} holds a model that bpc did not write (config.json without {PLAN_FILE}), which would be "
@@ -182,7 +185,9 @@ def read_directory(
         example = _read_example(content.example, directory / EXAMPLE_FILE)
         certificate = _read_certificate(directory / CERTIFICATE_FILE)
     except FileNotFoundError as error:
-        raise LoadError(f"{directory} is no saved dense model: {error.filename} is missing") from None
+        raise LoadError(
+            f"{directory} is no saved dense model: {error.filename} is missing{_by_transformers(directory)}"
+        ) from None
     except OSError as error:
         raise LoadError(f"{directory} cannot be read: {error}") from error
     except ValueError as error:
@@ -193,6 +198,21 @@ def read_directory(
     module = _build(directory, stored.plans, options)
     view = ModuleView(module, stored.plans[-1], content.granularity, content.refusal)
     return Saved(view, graph, example, certificate)
+
+
+def _by_transformers(directory: Path) -> str:
+    """What to do with a small module that transformers, a Trainer or sentence-transformers saved; "" for all else."""
+    try:
+        content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        noted = content["quantization_config"]["quant_method"] == METHOD
+    except (OSError, ValueError, TypeError, LookupError):
+        return ""
+    return (
+        ". It holds a small model as transformers saves one: read it with from_pretrained of its class, "
+        "such as AutoModelForSequenceClassification, after import bpc"
+        if noted
+        else ""
+    )
 
 
 def _read_certificate(file: Path) -> Certificate | None:

@@ -11,14 +11,16 @@ from passes.ir.unwrap import unwrap
 def plain_model(model: nn.Module) -> nn.Module:
     """The model inside DataParallel, DistributedDataParallel or torch.compile; else ``model``, the same object.
 
-    Raises ValueError for a model with adapters of peft, whose weights are not yet the model's own, and for one that
-    FSDP2 (``fully_shard``) has cut into pieces.
+    Raises ValueError for a model with adapters of peft, whose weights are not yet the model's own, for one whose
+    weights accelerate keeps elsewhere (offloaded), and for one that FSDP2 (``fully_shard``) has cut into pieces.
     """
     inner, _ = unwrap(model)
-    if any(type(module).__module__.partition(".")[0] == "peft" for module in inner.modules()):
+    refuse_adapters(inner)
+    if any(hasattr(m, "_hf_hook") and any(p.is_meta for p in m.parameters(recurse=False)) for m in inner.modules()):
         raise ValueError(
-            f"{type(inner).__name__} has adapters of peft (LoRA and the like): what they learned is not in the weights "
-            "that would be pruned. Merge them first: model = model.merge_and_unload()"
+            f"{type(inner).__name__} has weights that accelerate offloaded, to the disk or the CPU, and brings in "
+            "as it runs. Load it whole (without device_map), or give its directory to `bpc oneshot --stream` or `bpc shrink "
+            "--stream`, which hold one layer at a time"
         )
     if is_sharded(inner):
         raise ValueError(
@@ -26,6 +28,15 @@ def plain_model(model: nn.Module) -> nn.Module:
             "compile the model before it is sharded, or save it and load it whole"
         )
     return inner
+
+
+def refuse_adapters(model: nn.Module) -> None:
+    """Raise ValueError for a model with adapters of peft, whose weights are not yet the model's own."""
+    if any(type(module).__module__.partition(".")[0] == "peft" for module in model.modules()):
+        raise ValueError(
+            f"{type(model).__name__} has adapters of peft (LoRA and the like): what they learned is not in the model's "
+            "own weights, which are what is pruned and saved. Merge them first: model = model.merge_and_unload()"
+        )
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 import torch
 import typer
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import bpc
 import passes
@@ -105,6 +105,28 @@ def test_deployment(tutorial: tuple[Path, dict[str, Any], str], monkeypatch: pyt
         with torch.no_grad():
             expected = names["small"].eval()(**inputs).logits
         torch.testing.assert_close(torch.from_numpy(names["logits"](texts)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_sentence_transformers(names: dict[str, Any]) -> None:
+    sentences = pytest.importorskip("sentence_transformers", reason="brought by the extra examples")
+    names["model"].bert.save_pretrained("bert")
+    names["tokenizer"].save_pretrained("bert")
+    sentences.SentenceTransformer("bert", device="cpu").save("encoder")
+    names["texts"] = ["so far so good", "never again, thanks"] * 16
+    snippets.run(snippets.snippets("docs/other-libraries.md")[0], "docs/other-libraries.md", names)
+    assert (names["small"].encode(names["texts"]) == names["encoder"].encode(names["texts"])).all()
+
+
+def test_adapters(names: dict[str, Any]) -> None:
+    pytest.importorskip("peft", reason="peft is in no extra of bpc: who trains adapters has it")
+    inputs = {"input_ids": names["ids"], "attention_mask": names["mask"]}
+    program = bpc.compile(names["model"], "struct")
+    program.shrink().save_pretrained("small")
+    names["train"] = lambda model: model(**inputs, labels=torch.tensor([0, 1])).loss.backward()
+    snippets.run(snippets.snippets("docs/other-libraries.md")[1], "docs/other-libraries.md", names)
+    tuned = AutoModelForSequenceClassification.from_pretrained("small-and-tuned")
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(**inputs).logits, names["merged"].eval()(**inputs).logits)
 
 
 def test_the_notebook_is_the_tutorial() -> None:

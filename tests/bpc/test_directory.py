@@ -179,3 +179,28 @@ def test_directories_whose_config_has_no_note_are_built_by_their_plans(
     module.save_pretrained(tmp_path / "again")  # and has the note from now on
     again = BertForSequenceClassification.from_pretrained(tmp_path / "again")
     assert again(input_ids=IDS).logits.equal(module(input_ids=IDS).logits)
+
+
+def test_a_small_model_that_transformers_saved_is_told_from_any_other(saved: Saved, tmp_path: Path) -> None:
+    saved.view.module.save_pretrained(tmp_path / "small")  # type: ignore[operator]
+    with pytest.raises(
+        LoadError, match=r"bpc\.json is missing\. It holds a small model .* read it with from_pretrained"
+    ):
+        read_directory(tmp_path / "small")
+    BertForSequenceClassification(
+        BertConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+    ).save_pretrained(tmp_path / "other")
+    with pytest.raises(LoadError, match=r"bpc\.json is missing$"):
+        read_directory(tmp_path / "other")
+
+
+def test_adapters_are_not_saved_as_if_they_were_weights(saved: Saved, written: Path, tmp_path: Path) -> None:
+    class LoraLinear(torch.nn.Linear):
+        """Stands for peft's: told by its module."""
+
+    LoraLinear.__module__ = "peft.tuners.lora.layer"
+    adapted = read_directory(written)
+    adapted.view.module.classifier = LoraLinear(16, 2)
+    with pytest.raises(ValueError, match=r"adapters of peft .* model\.merge_and_unload"):
+        write_directory(tmp_path / "model", adapted)
+    assert not (tmp_path / "model").exists()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate import cpu_offload, disk_offload, dispatch_model
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
@@ -98,3 +99,18 @@ def test_adapters_are_refused_by_name() -> None:
         bpc.compile(model, "struct")
     with pytest.raises(ValueError, match=r"merge_and_unload"):
         bpc.prune_once(model, [{"input_ids": torch.ones(2, 4, dtype=torch.long)}], 1.5)
+
+
+def test_weights_that_accelerate_offloaded_are_refused_by_name(tmp_path: Path) -> None:
+    texts = [{"input_ids": torch.ones(2, 4, dtype=torch.long)}]
+    for offloaded in (disk_offload(bert(), tmp_path, execution_device=torch.device("cpu")), cpu_offload(bert())):
+        with pytest.raises(ValueError, match=r"weights that accelerate offloaded.*`bpc oneshot --stream`"):
+            bpc.compile(offloaded, "struct")
+        with pytest.raises(ValueError, match="accelerate offloaded"):
+            bpc.prune_once(offloaded, texts, 1.5)
+
+
+def test_a_model_that_accelerate_dispatched_whole_is_compiled() -> None:
+    dispatched = dispatch_model(bert(), {"": "cpu"}, force_hooks=True)
+    assert hasattr(dispatched, "_hf_hook")
+    assert bpc.compile(dispatched, "struct").shrink().module.num_parameters() > 0
