@@ -8,11 +8,14 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# torch first and pinned: a bare `torch` would pull gigabytes of CUDA packages.
+# torch first and pinned: a bare `torch` would pull gigabytes of CUDA packages. An ONNX Runtime that is there stays, whichever
+# build it is.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[examples,dev,docs]"
+	$(BIN)/python -c "import onnxruntime" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu]"
 	touch $@
 
 lint: install

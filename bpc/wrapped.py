@@ -19,8 +19,8 @@ def plain_model(model: nn.Module) -> nn.Module:
     if any(hasattr(m, "_hf_hook") and any(p.is_meta for p in m.parameters(recurse=False)) for m in inner.modules()):
         raise ValueError(
             f"{type(inner).__name__} has weights that accelerate offloaded, to the disk or the CPU, and brings in "
-            "as it runs. Load it whole (without device_map), or give its directory to `bpc oneshot --stream` or `bpc shrink "
-            "--stream`, which hold one layer at a time"
+            "as it runs. Load it whole (without device_map), or give its directory to `bpc oneshot --stream` or "
+            "`bpc shrink --stream`, which hold one layer at a time"
         )
     if is_sharded(inner):
         raise ValueError(

@@ -8,10 +8,10 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import onnxruntime
 from rich.table import Table
 
 from bpc.emit.ir_tools import read_model
+from bpc.onnx_runtime import onnxruntime
 from bpc.timing.alternate import available_threads
 from bpc.timing.feed import random_feed
 
@@ -26,13 +26,14 @@ def profile(
     The operators are those ONNX Runtime executes after its own fusions. Profiling itself costs a little per launch.
     """
     feed = random_feed(read_model(path), batch, length)
-    options = onnxruntime.SessionOptions()
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or available_threads()
     options.log_severity_level = 3
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="bpc-profile-") as folder:
         options.profile_file_prefix = str(Path(folder) / "run")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for _ in range(_RUNS + 1):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text())

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
 
@@ -18,6 +17,7 @@ from bpc.emit.flops import FlopModel, flop_model
 from bpc.emit.half import convert_graph
 from bpc.emit.ir_tools import read_model
 from bpc.emit.onnx import DTYPE_KEY, FLOPS_KEY, OPSET, export_onnx, graph_of
+from bpc.onnx_runtime import onnxruntime
 from bpc.timing.feed import random_feed
 from passes.frontend.trace import exported_program
 from passes.ir.info import trace_info
@@ -54,12 +54,17 @@ class Tuned:
 
 def require_device(device: str, runtime: str) -> None:
     """Raise ValueError, saying what is missing, where ``runtime`` cannot run on ``device`` here."""
+    if runtime == "onnx":
+        onnxruntime()
     if device != "cuda":
         return
     if not torch.cuda.is_available():
         raise ValueError(f'device="cuda": torch {torch.__version__} sees no CUDA GPU on this machine')
-    if runtime == "onnx" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise ValueError('device="cuda": this ONNX Runtime has no CUDA provider; install onnxruntime-gpu')
+    if runtime == "onnx" and "CUDAExecutionProvider" not in onnxruntime().get_available_providers():
+        raise ValueError(
+            'device="cuda": this ONNX Runtime has no CUDA provider. In its place (pip uninstall onnxruntime): '
+            'pip install "block-pruning-compiler[gpu]"'
+        )
 
 
 def prepare(

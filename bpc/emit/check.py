@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
@@ -15,9 +15,13 @@ from torch.utils import _pytree as pytree
 from bpc.emit.axes import DynamicAxes, resized_inputs
 from bpc.emit.likeness import Likeness, Tolerance
 from bpc.emit.outside import refused_cases
+from bpc.onnx_runtime import onnxruntime
 from passes.ir.info import trace_info
 from passes.verify.inputs import fresh_inputs
 from passes.verify.run import outputs_of
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 # What each arithmetic costs, with room: 8-bit products some hundredths per layer of a channel's spread, half precision
 # some thousandths (bfloat16: hundredths). Zeros, constants, permuted rows and wrong signs cost 1 and more.
@@ -59,12 +63,13 @@ class _Case:
     group: str = ""
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
+def open_session(path: Path) -> InferenceSession:
     """The file on ONNX Runtime's CPU provider. Raises `ExportError` where it cannot be opened."""
-    options = onnxruntime.SessionOptions()
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(f"ONNX Runtime cannot open the file: {error}") from error
 
@@ -148,7 +153,7 @@ def check_file(
 _ADVICE = 'Try recipe=bpc.emit.recipe.PLAIN, or dtype="float32"; if the plain file is right, please report the model.'
 
 
-def _run(session: onnxruntime.InferenceSession, case: _Case) -> tuple[list[np.ndarray], str]:
+def _run(session: InferenceSession, case: _Case) -> tuple[list[np.ndarray], str]:
     """What the file returns, and why it does not run ("" where it does)."""
     try:
         return [np.asarray(value) for value in session.run(None, _feed(session, case.leaves))], ""
@@ -177,7 +182,7 @@ def _problem(
     return ""
 
 
-def _answers(session: onnxruntime.InferenceSession, leaves: list[object]) -> bool:
+def _answers(session: InferenceSession, leaves: list[object]) -> bool:
     """Whether the file runs on flat inputs; anything that ONNX Runtime raises is a refusal."""
     try:
         session.run(None, _feed(session, leaves))
@@ -186,7 +191,7 @@ def _answers(session: onnxruntime.InferenceSession, leaves: list[object]) -> boo
     return True
 
 
-def _feed(session: onnxruntime.InferenceSession, leaves: list[object]) -> dict[str, np.ndarray]:
+def _feed(session: InferenceSession, leaves: list[object]) -> dict[str, np.ndarray]:
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     return {value.name: t.numpy() for value, t in zip(session.get_inputs(), tensors, strict=True)}
 

@@ -20,15 +20,17 @@ Run = Callable[[], object]
 
 def _onnx(path: str, inputs: str, threads: int, disabled: list[str], device: str) -> Run:
     import numpy
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    from bpc.onnx_runtime import onnxruntime
+
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
     if device == "cuda":
-        onnxruntime.preload_dlls()  # CUDA and cuDNN from torch's wheels
-    session = onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
+        runtime.preload_dlls()  # CUDA and cuDNN from torch's wheels
+    session = runtime.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
     if session.get_providers() != providers:
         raise RuntimeError(f"ONNX Runtime fell back to {', '.join(session.get_providers())}")
     with numpy.load(inputs) as arrays:
