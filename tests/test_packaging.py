@@ -17,7 +17,12 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OPTIONAL = {"onnxruntime": "the extras cpu and gpu", "torch_pruning": "the extra peers", "optuna": "the extra sweep"}
+OPTIONAL = {
+    "onnxruntime": "the extras cpu and gpu",
+    "openvino": "the extra openvino",
+    "torch_pruning": "the extra peers",
+    "optuna": "the extra sweep",
+}
 
 
 def _canonical(name: str) -> str:

@@ -129,6 +129,16 @@ def test_adapters(names: dict[str, Any]) -> None:
         torch.testing.assert_close(tuned(**inputs).logits, names["merged"].eval()(**inputs).logits)
 
 
+def test_openvino(names: dict[str, Any]) -> None:
+    pytest.importorskip("openvino", reason="60 MB, in the extra openvino, which the suite does without")
+    names["batch"] = {"input_ids": names["ids"], "attention_mask": names["mask"]}
+    bpc.export_onnx(passes.trace(names["model"], names["batch"]), "small.onnx")
+    snippets.run(snippets.snippets("docs/other-libraries.md")[2], "docs/other-libraries.md", names)
+    with torch.no_grad():
+        expected = names["model"](**names["batch"]).logits
+    torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, atol=1e-3, rtol=1e-4)
+
+
 def test_the_notebook_is_the_tutorial() -> None:
     """``make notebook`` writes it."""
     page = jupytext.read(ROOT / "docs" / "tutorial.md")

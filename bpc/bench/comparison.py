@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bpc.bench.sides import PEAK_SIZE, Device, Runtime, Side, one_product, prepare, require_device
+from bpc.bench.sides import PEAK_SIZE, READ_FILES, Device, Runtime, Side, one_product, prepare, require_device
 from bpc.emit.flops import FlopModel
 from bpc.emit.onnx import FLOPS_KEY
 from bpc.results.comparison import Comparison, this_machine
@@ -34,12 +34,13 @@ def compare(
     """Time ``dense`` against ``small`` at one batch and length, beside the ratio of their arithmetic.
 
     Args:
-        dense, small: ``.onnx`` files that `bpc.export_onnx` wrote (runtime "onnx" only), or what `bpc.export_onnx`
+        dense, small: ``.onnx`` files that `bpc.export_onnx` wrote ("onnx", "openvino"), or what `bpc.export_onnx`
             takes: traced graphs, shrink results, dense models. Graphs are exported to temporary files with the same
             defaults.
         batch, length: sizes of the ``batch`` and ``sequence`` axes.
-        runtime: "onnx" (ONNX Runtime, a plain session), "eager" or "compiled" (torch); on CUDA also "cudagraphs", which
-            is compiled with ``mode="reduce-overhead"``.
+        runtime: "onnx" (ONNX Runtime, a plain session), "eager" or "compiled" (torch), "openvino" (reads the same
+            files; "bfloat16" is its precision hint on a float32 file); on CUDA also "cudagraphs", which is compiled
+            with ``mode="reduce-overhead"``.
         dtype: "float32"; on the CPU "int8" for ONNX files written from graphs (files are what they are); "bfloat16" and
             "float16" under torch, see `bpc.emit.half`, and on CUDA.
         dense_dtype: of the dense side, where it is another.
@@ -183,8 +184,8 @@ def matmul_peak(
     size = PEAK_SIZE if device == "cpu" else 4 * PEAK_SIZE
     command: dict[str, Any] = {"kind": "matmul", "size": size, "dtype": "float32" if device == "cpu" else dtype}
     with tempfile.TemporaryDirectory(prefix="bpc-bench-") as folder:
-        if runtime == "onnx" and device == "cpu":
-            command = one_product(Path(folder))
+        if runtime in READ_FILES and device == "cpu":
+            command = {**one_product(Path(folder)), "kind": runtime}
         command |= {"threads": threads or available_threads(), "device": device}
         with Worker("matmul", command) as worker:
             return 2 * size**3 / min(worker.time(2, 7, clock)) / 1e9

@@ -12,7 +12,13 @@ from bpc.results.comparison import Comparison
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")  # Okabe-Ito
 _MARKERS = ("o", "s", "^", "D")
 _PUBLISHED = "#D55E00"
-_RUNTIMES = {"onnx": "ONNX Runtime", "eager": "torch, eager", "compiled": "torch.compile", "cudagraphs": "CUDA graphs"}
+_RUNTIMES = {
+    "onnx": "ONNX Runtime",
+    "eager": "torch, eager",
+    "compiled": "torch.compile",
+    "cudagraphs": "CUDA graphs",
+    "openvino": "OpenVINO",
+}
 
 
 def speedup_figure(

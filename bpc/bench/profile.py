@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from bpc.emit.ir_tools import read_model
-from bpc.onnx_runtime import onnxruntime
+from bpc.runtimes import onnxruntime
 from bpc.timing.alternate import available_threads
 from bpc.timing.feed import random_feed
 

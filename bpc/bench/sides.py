@@ -17,20 +17,26 @@ from bpc.emit.flops import FlopModel, flop_model
 from bpc.emit.half import convert_graph
 from bpc.emit.ir_tools import read_model
 from bpc.emit.onnx import DTYPE_KEY, FLOPS_KEY, OPSET, export_onnx, graph_of
-from bpc.onnx_runtime import onnxruntime
+from bpc.runtimes import onnxruntime, openvino
 from bpc.timing.feed import random_feed
 from passes.frontend.trace import exported_program
 from passes.ir.info import trace_info
 
-Runtime = Literal["onnx", "eager", "compiled", "cudagraphs"]
+Runtime = Literal["onnx", "eager", "compiled", "cudagraphs", "openvino"]
 Device = Literal["cpu", "cuda"]
 
 # The dtypes each runtime has kernels for (for the CPU see docs/benchmarks-onnx.md).
 _FLOATS = ("float32", "bfloat16", "float16")
 DTYPES: dict[str, dict[str, tuple[str, ...]]] = {
-    "cpu": {"onnx": ("float32", "int8"), "eager": _FLOATS, "compiled": _FLOATS},
+    "cpu": {
+        "onnx": ("float32", "int8"),
+        "eager": _FLOATS,
+        "compiled": _FLOATS,
+        "openvino": ("float32", "bfloat16", "int8"),
+    },
     "cuda": dict.fromkeys(("onnx", "eager", "compiled", "cudagraphs"), _FLOATS),
 }
+READ_FILES = ("onnx", "openvino")
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PEAK_SIZE = 2048
 
@@ -54,8 +60,8 @@ class Tuned:
 
 def require_device(device: str, runtime: str) -> None:
     """Raise ValueError, saying what is missing, where ``runtime`` cannot run on ``device`` here."""
-    if runtime == "onnx":
-        onnxruntime()
+    if runtime in READ_FILES:
+        {"onnx": onnxruntime, "openvino": openvino}[runtime]()
     if device != "cuda":
         return
     if not torch.cuda.is_available():
@@ -91,14 +97,17 @@ def prepare(
         side = _onnx_side(source.path, folder, batch, length)
         return replace(side, command={**side.command, "disabled": list(source.disabled)})
     if isinstance(source, str | os.PathLike):
-        if runtime != "onnx":
+        if runtime not in READ_FILES:
             raise ValueError(f"{source} is a file: runtime={runtime!r} needs a graph")
-        return _onnx_side(Path(source), folder, batch, length)
+        side = _onnx_side(Path(source), folder, batch, length)
+        return side if runtime == "onnx" else _openvino_side(side, dtype)
     if dtype not in DTYPES[device][runtime]:
         raise ValueError(f"{runtime} has no {dtype} on {device}; it has {', '.join(DTYPES[device][runtime])}")
-    if runtime == "onnx":
-        path = export_onnx(source, folder / "model.onnx", device, dtype, check=check).path  # type: ignore[arg-type]
-        return _onnx_side(path, folder, batch, length)
+    if runtime in READ_FILES:
+        kind = written_dtype(runtime, dtype)
+        path = export_onnx(source, folder / "model.onnx", device, kind, check=check).path  # type: ignore[arg-type]
+        side = _onnx_side(path, folder, batch, length)
+        return side if runtime == "onnx" else _openvino_side(side, dtype)
     return _torch_side(source, folder, runtime, dtype, batch, length)
 
 
@@ -110,6 +119,18 @@ def _onnx_side(path: Path, folder: Path, batch: int, length: int) -> Side:
     inputs = folder / "inputs.npz"
     np.savez(inputs, allow_pickle=False, **random_feed(model, batch, length))
     return Side({"kind": "onnx", "path": str(path), "inputs": str(inputs)}, flops, kind)
+
+
+def written_dtype(runtime: str, dtype: str) -> str:
+    """The dtype of the file that a runtime reads: OpenVINO makes bfloat16 of a float32 file as it loads it."""
+    return "float32" if runtime == "openvino" and dtype == "bfloat16" else dtype
+
+
+def _openvino_side(side: Side, dtype: str) -> Side:
+    """The same file under OpenVINO, with its precision hint given: left out, it is bf16 where the CPU has that."""
+    half = dtype == "bfloat16" and side.dtype == "float32"
+    command = {**side.command, "kind": "openvino", "hint": "bf16" if half else "f32"}
+    return replace(side, command=command, dtype="bfloat16" if half else side.dtype)
 
 
 def _torch_side(source: Any, folder: Path, runtime: Runtime, dtype: str, batch: int, length: int) -> Side:

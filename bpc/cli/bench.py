@@ -28,12 +28,14 @@ def bench(
     ] = _SHAPES,
     runtime: Annotated[
         list[str],
-        typer.Option(help="onnx, eager or compiled; cudagraphs with --device cuda. Several times for several."),
+        typer.Option(
+            help="onnx, openvino, eager or compiled; cudagraphs with --device cuda. Several times for several."
+        ),
     ] = _RUNTIMES,
     dtype: Annotated[
         list[str],
         typer.Option(
-            help="Of both sides: float32; int8 (onnx, CPU); bfloat16, float16 (torch, CUDA). Several for several."
+            help="Of both sides: float32; int8 (onnx, openvino); bfloat16, float16 (torch, CUDA; openvino: bfloat16)."
         ),
     ] = _DTYPES,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -57,9 +59,10 @@ def bench(
     from bpc.bench.plot import speedup_figure
     from bpc.bench.profile import profile_table
     from bpc.bench.published import published_points
+    from bpc.bench.sides import READ_FILES, written_dtype
     from bpc.cli.fingerprint import digest_of
     from bpc.results import bench_result
-    from bpc.results.comparison import Comparison, comparison_table
+    from bpc.results.comparison import Comparison, comparison_table, fastest_lines
     from bpc.terminal.output import check_file
     from bpc.timing.alternate import BenchmarkError
     from bpc.writing import new_file
@@ -86,8 +89,8 @@ def bench(
         for name, kind in cases:
             progress.update(task, description=f"{name} {kind}: preparing")
             sides = graphs
-            if name == "onnx":
-                kinds = (dtype_named(dense_dtype or kind), kind)
+            if name in READ_FILES:
+                kinds = [written_dtype(name, k) for k in (dtype_named(dense_dtype or kind), kind)]
                 sides = [
                     as_file(side, Path(folder) / f"{index}-{kinds[index]}.onnx", kinds[index], device)
                     for index, side in enumerate(graphs)
@@ -117,6 +120,8 @@ def bench(
                 tell("step", phase="timing", step=len(found), total=progress.tasks[task].total, what=what)
     if not is_screen(to_json):
         console.print(comparison_table(found))
+        for line in fastest_lines(found):
+            console.print(line)
         for table in profiles:
             console.print(table)
     inputs = {side: digest_of(path) for side, path in (("original", dense), ("small", small))}

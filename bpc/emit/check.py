@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from bpc.emit.axes import DynamicAxes, resized_inputs
 from bpc.emit.likeness import Likeness, Tolerance
 from bpc.emit.outside import refused_cases
-from bpc.onnx_runtime import onnxruntime
+from bpc.runtimes import onnxruntime
 from passes.ir.info import trace_info
 from passes.verify.inputs import fresh_inputs
 from passes.verify.run import outputs_of

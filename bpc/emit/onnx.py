@@ -47,7 +47,7 @@ from bpc.emit.stored import Storage, StoreHalf
 from bpc.emit.tables import IndexTables
 from bpc.emit.untranslated import untranslated
 from bpc.emit.wide import in_float32
-from bpc.onnx_runtime import onnxruntime
+from bpc.runtimes import onnxruntime
 from bpc.timing.feed import INPUTS_KEY
 from passes.certificate import Certificate
 from passes.frontend.trace import exported_program
@@ -127,7 +127,7 @@ def export_onnx(
         opset: 20 or later. The attention forms need 23; below, attention is exported written out.
 
     Raises `bpc.emit.check.ExportError` if the file disagrees with the graph or ONNX lacks one of its operators,
-    ValueError for unusable arguments, `bpc.onnx_runtime.RuntimeMissing` (one too) without ONNX Runtime.
+    ValueError for unusable arguments, `bpc.runtimes.RuntimeMissing` (one too) without ONNX Runtime.
     """
     start = time.perf_counter()
     if opset < 20:

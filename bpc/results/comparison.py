@@ -34,7 +34,7 @@ def this_machine(threads: int, device: str = "cpu") -> Machine:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version()}
-    for name in ("torch", "onnxruntime", "onnxruntime-gpu", "transformers"):
+    for name in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "transformers"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -164,3 +164,17 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
         how = f"{last.clock} clock, median of {len(last.dense.seconds)} alternating runs, each side in its own process"
         table.caption = f"{last.machine}{peak}; {how}"
     return table
+
+
+def fastest_lines(comparisons: list[Comparison]) -> list[str]:
+    """For each shape that was timed several times: which runtime and dtype run the small model fastest, by how much."""
+    shapes: dict[tuple[int, int], list[Comparison]] = {}
+    for found in comparisons:
+        shapes.setdefault((found.batch, found.length), []).append(found)
+    lines = []
+    for (batch, length), sides in shapes.items():
+        first, *others = sorted(sides, key=lambda side: side.small.median)
+        times = [f"{s.small.median / first.small.median:.2f}× as fast as {s.runtime} {s.dtype}" for s in others]
+        if times:
+            lines.append(f"small, {batch} × {length}: {first.runtime} {first.dtype} is {', '.join(times)}")
+    return lines

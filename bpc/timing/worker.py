@@ -21,7 +21,7 @@ Run = Callable[[], object]
 def _onnx(path: str, inputs: str, threads: int, disabled: list[str], device: str) -> Run:
     import numpy
 
-    from bpc.onnx_runtime import onnxruntime
+    from bpc.runtimes import onnxruntime
 
     runtime = onnxruntime()
     options = runtime.SessionOptions()
@@ -38,6 +38,20 @@ def _onnx(path: str, inputs: str, threads: int, disabled: list[str], device: str
     if device == "cpu":
         return lambda: session.run(None, feed)
     return _bound(session, feed, device)
+
+
+def _openvino(path: str, inputs: str, threads: int, hint: str) -> Run:
+    import numpy
+
+    from bpc.runtimes import openvino
+
+    runtime = openvino()
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+    compiled = runtime.Core().compile_model(path, "CPU", options)
+    with numpy.load(inputs) as arrays:
+        feed = {port.get_any_name(): arrays[port.get_any_name()] for port in compiled.inputs}
+    request = compiled.create_infer_request()
+    return lambda: request.infer(feed)
 
 
 def _bound(session: Any, feed: dict[str, Any], device: str) -> Run:
@@ -91,6 +105,8 @@ def _load(command: dict[str, Any]) -> Run:
     kind, threads, device = command["kind"], command["threads"], command.get("device", "cpu")
     if kind == "onnx":
         return _onnx(command["path"], command["inputs"], threads, command.get("disabled", []), device)
+    if kind == "openvino":
+        return _openvino(command["path"], command["inputs"], threads, command.get("hint", "f32"))
     if kind in ("eager", "compiled", "cudagraphs"):
         return _torch(command["path"], command["inputs"], threads, command["modules"], kind, device)
     if kind == "matmul":

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from bpc.results.comparison import Comparison, Machine, comparison_table, this_machine
+from bpc.results.comparison import Comparison, Machine, comparison_table, fastest_lines, this_machine
 from bpc.timing.alternate import Timing
 
 
@@ -47,3 +47,11 @@ def test_a_machine_names_its_gpu_in_place_of_its_cpu() -> None:
     assert str(machine) == "Some CPU, 2 threads; torch 2"
     assert str(replace(machine, gpu="Some GPU")) == "Some GPU; torch 2"
     assert {"python", "torch"} <= this_machine(2).versions.keys()
+
+
+def test_the_fastest_runtime_is_named_for_each_shape() -> None:
+    plain = comparison(0.4, 0.2)
+    other = replace(comparison(0.3, 0.1), runtime="openvino", dtype="bfloat16")
+    alone = replace(comparison(0.3, 0.1), batch=1)
+    assert fastest_lines([plain, other, alone]) == ["small, 8 × 64: openvino bfloat16 is 2.00× as fast as onnx float32"]
+    assert fastest_lines([plain]) == []

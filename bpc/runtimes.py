@@ -1,6 +1,6 @@
-"""ONNX Runtime, whose build the user chooses: for the CPU or with CUDA. Both are the one module `onnxruntime`.
+"""What runs exported files: ONNX Runtime, whose build the user chooses (both are one module), and OpenVINO.
 
-Pruning, compiling and loading do without it. Writing a file checks it, so that it has to be there.
+Pruning, compiling and loading do without them. Writing a file checks it, so that ONNX Runtime has to be there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHOOSE = (
 
 
 class RuntimeMissing(MendableError):
-    """ONNX Runtime is not installed, or what is left of it does not run."""
+    """A runtime is not installed, or what is left of it does not run."""
 
 
 def onnxruntime() -> ModuleType:
@@ -33,3 +33,14 @@ def onnxruntime() -> ModuleType:
             f"the other along. pip uninstall onnxruntime onnxruntime-gpu, then {_CHOOSE}"
         )
     return onnxruntime
+
+
+def openvino() -> ModuleType:
+    """The module ``openvino``. Raises `RuntimeMissing`, which says what to install."""
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise
+        raise RuntimeMissing('OpenVINO is not installed: pip install "block-pruning-compiler[openvino]"') from None
+    return openvino

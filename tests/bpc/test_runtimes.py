@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import passes
 from bpc.cli import app
 from bpc.emit import export_onnx
-from bpc.onnx_runtime import RuntimeMissing, onnxruntime
+from bpc.runtimes import RuntimeMissing, onnxruntime
 
 _WITHOUT = """
 import sys
@@ -65,3 +65,11 @@ def test_a_library_that_it_lacks_is_another_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         onnxruntime()
+
+
+def test_a_missing_openvino_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    options = ["--dense", str(tmp_path), "--small", str(tmp_path), "--runtime", "openvino"]
+    said = CliRunner().invoke(app, ["bench", *options])
+    assert said.exit_code == 1
+    assert 'OpenVINO is not installed: pip install "block-pruning-compiler[openvino]"' in said.stderr
