@@ -14,6 +14,7 @@ import nbformat
 import pytest
 import torch
 import typer
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import bpc
@@ -108,17 +109,15 @@ def test_deployment(tutorial: tuple[Path, dict[str, Any], str], monkeypatch: pyt
 
 
 def test_sentence_transformers(names: dict[str, Any]) -> None:
-    sentences = pytest.importorskip("sentence_transformers", reason="brought by the extra examples")
     names["model"].bert.save_pretrained("bert")
     names["tokenizer"].save_pretrained("bert")
-    sentences.SentenceTransformer("bert", device="cpu").save("encoder")
+    SentenceTransformer("bert", device="cpu").save("encoder")
     names["texts"] = ["so far so good", "never again, thanks"] * 16
     snippets.run(snippets.snippets("docs/other-libraries.md")[0], "docs/other-libraries.md", names)
     assert (names["small"].encode(names["texts"]) == names["encoder"].encode(names["texts"])).all()
 
 
 def test_adapters(names: dict[str, Any]) -> None:
-    pytest.importorskip("peft", reason="peft is in no extra of bpc: who trains adapters has it")
     inputs = {"input_ids": names["ids"], "attention_mask": names["mask"]}
     program = bpc.compile(names["model"], "struct")
     program.shrink().save_pretrained("small")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bpc.dense import load
@@ -68,13 +69,10 @@ def test_what_bpc_wrote_stays_what_bpc_reads(model_directory: Path, file: Path, 
 
 
 def test_an_encoder_of_sentences_stays_one(file: Path, tmp_path: Path) -> None:
-    sentence_transformers = pytest.importorskip("sentence_transformers")
     out = tmp_path / "out"
     result = run("trim-vocab", "--model", encoder_directory(), "--texts", file, "--out", out, "--characters", "used")
     assert result.exit_code == 0, result.output
-    before, after = (
-        sentence_transformers.SentenceTransformer(str(d), device="cpu") for d in (encoder_directory(), out)
-    )
+    before, after = (SentenceTransformer(str(d), device="cpu") for d in (encoder_directory(), out))
     assert [type(part).__name__ for part in after] == ["Transformer", "Pooling", "Normalize"]
     assert torch.equal(torch.tensor(before.encode(TEXTS)), torch.tensor(after.encode(TEXTS)))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 import bpc
 from bpc.dense import DenseModel, load
-
-peft = pytest.importorskip("peft", reason="peft is in no extra of bpc: who trains adapters has it")
 
 IDS = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(1))
 TEXT = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
