@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, TrainingArguments
 
 import bpc
 from bpc.oneshot import Target
@@ -22,14 +22,23 @@ def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=4, hidden_size=96, num_attention_heads=12, intermediate_size=768)
-    (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    tokenizer = AutoTokenizer.from_pretrained(encoder_directory())
+    texts = ["good flight", "late again", "thank you for the help", "lost my bag"]
     names: dict[str, Any] = {
         "model": BertForSequenceClassification(config).eval(),
-        "tokenizer": AutoTokenizer.from_pretrained(encoder_directory()),
-        "texts": ["good flight", "late again", "thank you for the help", "lost my bag"],
+        "tokenizer": tokenizer,
+        "texts": texts,
+        "args": TrainingArguments(
+            str(tmp_path / "run"), max_steps=1, report_to="none", disable_tqdm=True, use_cpu=True
+        ),
+        "train": [{**tokenizer(text, padding="max_length", max_length=8), "labels": 0} for text in texts],
     }
-    exec(compile(snippet, "docs/one-shot.md", "exec"), names)
+    for snippet in snippets:
+        exec(compile(snippet, "docs/one-shot.md", "exec"), names)
     assert bpc.load(tmp_path / "small").module
+    first, second = (sum(p.numel() for p in names[name].module.parameters()) for name in ("first", "second"))
+    assert second < first
 
 
 def test_the_options_exist() -> None:
