@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from bpc.hub.load import WEIGHT_FILES
@@ -72,7 +73,9 @@ class Numbers:
         hashes: dict[str, dict[str, str]] = {"small": {}, "masked": {}}
 
         def made(names: Sequence[str]) -> Iterator[Tensor]:
-            with ThreadPoolExecutor(2) as pool:  # reading, cutting and hashing hold no lock of the interpreter
+            # Reading, cutting and hashing hold no lock of the interpreter. Each has one thread of torch's: more of them
+            # wait for each other.
+            with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 for tensor, small, large in in_turn(pool, self._hashed, names, ahead=2):
                     hashes["small"] |= small
                     hashes["masked"] |= large
