@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from bpc.scores import MaskSet
 from bpc.train import pieces
+from bpc.wrapped import is_sharded
 from passes.plan.copies import full_copy
 
 
@@ -75,10 +76,11 @@ class ShardedTrainer(transformers.Trainer):
             self.is_fsdp_enabled = True
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        if self.is_fsdp_enabled:
+        assert self.model is not None
+        if not is_sharded(self.model):  # not after an earlier train(); in a search, every trial has another
+            self._whole = self.model
+        if self.is_fsdp_enabled and self._whole is not None:
             plugin: Any = self.accelerator.state.fsdp_plugin
-            assert self.model is not None
-            self._whole = self._whole or self.model
             masks = self._masks()
             self.model = self.model_wrapped = replica(self._whole, masks)
             plugin.ignored_modules = None if masks is None else [masks.to(self.args.device)]
@@ -88,7 +90,7 @@ class ShardedTrainer(transformers.Trainer):
 
     def _gather(self) -> None:
         """After training."""
-        if self._whole is not None and self.model is not None and self.model is not self._whole:
+        if self.is_fsdp_enabled and self._whole is not None and self.model is not None:
             gather(self._whole, self.model)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
