@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,9 @@ from bpc.writing import write_text
 
 SCHEMA: Literal["bpc.result/1"] = "bpc.result/1"
 Unit = Literal["share", "1", "bytes", "s", "FLOP", "ratio", "count"]
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -82,13 +85,18 @@ class ResultError(MendableError):
 
 def read_result(file: str | os.PathLike[str]) -> Result:
     """Raises `ResultError` for what is no result file of this schema, and for one that does not exist."""
+    return read_as(Result, file, f"result of bpc ({SCHEMA})")
+
+
+def read_as(schema: type[Schema], file: str | os.PathLike[str], what: str) -> Schema:
+    """A file as pydantic's ``schema`` has it; ``what`` it should be. Raises `ResultError` for every other file."""
     try:
-        return Result.model_validate_json(Path(file).read_text(encoding="utf-8"))
+        return schema.model_validate_json(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ResultError(f"{file} does not exist") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise ResultError(f"{file} is no result of bpc ({SCHEMA}): {place}: {first['msg']}") from error
+        raise ResultError(f"{file} is no {what}: {place}: {first['msg']}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"{file} cannot be read: {error}") from error

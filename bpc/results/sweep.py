@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from rich.table import Table
 
 from bpc.results.comparison import this_machine
-from bpc.results.result import Figure, Result, ResultError, Strict, Unit, Value
+from bpc.results.result import Figure, Result, ResultError, Strict, Unit, Value, read_as
 from bpc.results.table import shown
 from bpc.writing import write_text
 
@@ -83,14 +83,7 @@ class Sweep(Strict):
 
 def read_sweep(file: str | os.PathLike[str]) -> Sweep:
     """Raises `ResultError` for what is no file of this schema."""
-    try:
-        return Sweep.model_validate_json(Path(file).read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ResultError(f"{file} is no sweep of bpc ({SCHEMA}): {place}: {first['msg']}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{file} cannot be read: {error}") from error
+    return read_as(Sweep, file, f"sweep of bpc ({SCHEMA})")
 
 
 def speedup_of(result: Result, *, timed: bool) -> Value:

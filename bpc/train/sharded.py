@@ -42,9 +42,16 @@ def replica(module: nn.Module, masks: MaskSet | None = None) -> nn.Module:
 
 @torch.no_grad()
 def gather(module: nn.Module, sharded: nn.Module) -> None:
-    """Put what the ranks hold of ``sharded``, a `replica` of ``module``, into ``module``; every rank calls this."""
+    """Put what the ranks hold of ``sharded``, a `replica` of ``module``, into ``module``; every rank calls this.
+
+    Raises ValueError, and changes nothing, where the two have parameters of other names.
+    """
     own = module.state_dict(keep_vars=True)
     held: dict[str, Any] = get_model_state_dict(sharded)
+    if strange := sorted(own.keys() ^ held.keys()):
+        raise ValueError(
+            f"{type(sharded).__name__} is no replica of this {type(module).__name__}: only one of them has {strange[0]}"
+        )
     for name, piece in held.items():
         if isinstance(piece, DTensor):
             piece = piece.to(piece.device_mesh.device_type).full_tensor()  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import bpc
+from bpc.train import gather
 from bpc.train.checkpoints import newest_complete
 from tests.bpc.train.launch import on_two_ranks
 from tests.bpc.train.shards import CASES, MOVING, by_hand, state, trainer
@@ -103,3 +104,9 @@ def test_what_masks_do_not_survive_is_refused(shards: Path) -> None:
         assert "cut bpc.train.replica(program.module, program.mask_set) in its place" in compiling
         assert "with tensor parallelism a program cannot be trained" in tensor_parallel
         assert "fsdp_cpu_ram_efficient_loading" in loading
+
+
+def test_only_a_replica_is_gathered() -> None:
+    program = bpc.compile(classifier(0), MOVING)
+    with pytest.raises(ValueError, match=r"is no replica of this.*only one of them has block_masks"):
+        gather(classifier(0), program.module)
