@@ -21,7 +21,7 @@ def test_a_sweep_reads_back_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"schema": "bpc.result/1"}')
     with pytest.raises(ResultError, match=r"other.json is no sweep of bpc \(bpc.sweep/1\): schema"):
         read_sweep(tmp_path / "other.json")
-    with pytest.raises(ResultError, match="none.json does not exist"):
+    with pytest.raises(ResultError, match=r"none.json does not exist"):
         read_sweep(tmp_path / "none.json")
 
 
