@@ -70,8 +70,11 @@ class BlockMask(nn.Module):
         self.driven = False  # whether anybody ever moved the threshold
         self.tie = 0.0  # between equal levels of different masks
         self._budget: tuple[Decides] | None = None  # in a tuple: the `MaskSet` registers it
+        self._units = None if plan.units is None else torch.tensor(plan.units)  # -1: what stands behind the scores
         self.protected: Tensor | None
         self.register_buffer("protected", None, persistent=False)  # bool (gM, gN)
+        if self._units is not None and bool((self._units < 0).any()):
+            self.protected = (self._units < 0).view(plan.grid)
         # Kept blocks of `magnitude` come from the weight, which only forward() sees; saved so that mask() works alone.
         if method == "magnitude":
             self.register_buffer("magnitudes", torch.full(plan.grid, torch.inf))
@@ -81,10 +84,12 @@ class BlockMask(nn.Module):
         return self._laid_out(self.scores)
 
     def _laid_out(self, scores: Tensor) -> Tensor:
-        scores = scores.t() if self.plan.transposed else scores
-        if self.plan.tiles == 1:
+        """What is said of the scores as they are held, said of the blocks; inf of those that always stay."""
+        if self._units is None:
             return scores
-        return scores.repeat((self.plan.tiles, 1) if self.plan.out_dim == 0 else (1, self.plan.tiles))
+        if self._units.device != scores.device:
+            self._units = self._units.to(scores.device)
+        return nn.functional.pad(scores.flatten(), (0, 1), value=torch.inf)[self._units].view(self.plan.grid)
 
     @property
     def ranked(self) -> Tensor:
@@ -109,11 +114,12 @@ class BlockMask(nn.Module):
             levels[keep_top(ranked, self.min_kept)] = torch.inf
         if self.method != "magnitude":
             levels = self._laid_out(levels)
-        return levels if self.protected is None else levels.masked_fill(self.protected, torch.inf)
+        return levels if self.protected is None else levels.masked_fill(self.protected.to(levels.device), torch.inf)
 
     def protect(self, blocks: Tensor) -> None:
         """Keep these blocks, a bool grid (gM, gN), whatever scores and thresholds say."""
-        self.protected = blocks.to(self.scores.device)
+        blocks = blocks.to(self.scores.device)
+        self.protected = blocks if self.protected is None else blocks | self.protected.to(blocks.device)
 
     def follow(self, budget: Decides) -> None:
         """Keep what ``budget`` decides, in the place of thresholds of a schedule."""
@@ -125,10 +131,11 @@ class BlockMask(nn.Module):
             final = not self.training
         if self._budget is not None:
             return self._budget[0].kept(self, final)
-        ranked = self.magnitudes if self.method == "magnitude" else self.grid_scores().detach()
         threshold = self.schedule.final if final else self.threshold
-        kept = binarize(ranked, self.method, threshold, self.min_kept)
-        return kept if self.protected is None else kept | self.protected
+        kept = binarize(self.ranked.detach(), self.method, threshold, self.min_kept)
+        if self.method != "magnitude":
+            kept = self._laid_out(kept.to(self.scores.dtype)) > 0
+        return kept if self.protected is None else kept | self.protected.to(kept.device)
 
     def mask(self, final: bool | None = True) -> Tensor:
         """Bool tensor of the weight's shape; the final threshold unless ``final`` says otherwise."""

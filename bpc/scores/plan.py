@@ -12,12 +12,12 @@ class MaskPlan:
     """One masked weight matrix.
 
     The weight of shape ``shape`` (as stored) is cut into blocks of shape ``block``; the score grid has shape
-    ``(shape[0] // block[0], shape[1] // block[1])``. Plans that name the same ``scores`` key share one score tensor;
-    where ``transposed`` is true the shared tensor is this weight's grid transposed (rows of the first FFN matrix and
-    columns of the second: paper section 4).
+    ``(shape[0] // block[0], shape[1] // block[1])``. Plans that name the same ``scores`` key share one score tensor.
 
-    A fused weight whose output features are ``tiles`` equal stretches (a gated FFN's [gate; up] in one matrix) repeats
-    the score grid along the output dimension: the scores cover one stretch, and rows i, i + out/tiles, … share them.
+    Blocks of paired rules are whole rows or whole columns (paper section 4). Then the scores are a column of
+    ``unit_count`` entries, and ``units`` names the entry of each block of this weight, -1 for blocks that always stay.
+    ``stretches`` says which entries are dims inside heads: each (start, heads, dims) is heads · dims entries from start
+    on, head by head. Where there are two, queries and keys come first, then values and outputs.
     """
 
     weight: str  # parameter name, as in `model.named_parameters()`
@@ -25,13 +25,15 @@ class MaskPlan:
     shape: tuple[int, int]  # of the weight as stored
     block: tuple[int, int]  # (M', N') in the stored layout
     scores: str  # key of the score tensor
-    transposed: bool  # the score tensor holds this weight's grid transposed
     out_dim: int  # which stored dim holds the output features: 0 for nn.Linear, 1 for Conv1D
     role: Role  # structural role, e.g. "attention.query"
     group: str  # regularisation group, e.g. "attention", "ffn"
-    tiles: int = 1  # how many times the scores' grid repeats along out_dim
+    tiles: int = 1  # equal stretches of output features that the dims of a fused gate and up repeat in
     part: str = ""  # which attention core or FFN of the model the weight belongs to: equal for its query, key, value …
     heads: int | None = None  # heads that the output features (of attention.output: the input features) divide into
+    units: tuple[int, ...] | None = None
+    unit_count: int = 0
+    stretches: tuple[tuple[int, int, int], ...] = ()
 
     def __repr__(self) -> str:
         shape, block = ("×".join(map(str, sizes)) for sizes in (self.shape, self.block))
@@ -44,7 +46,5 @@ class MaskPlan:
 
     @property
     def score_shape(self) -> tuple[int, int]:
-        """Shape of the score tensor: the grid of one tile, transposed where ``transposed``."""
-        rows, columns = self.grid
-        tile = (rows // self.tiles, columns) if self.out_dim == 0 else (rows, columns // self.tiles)
-        return tile[::-1] if self.transposed else tile
+        """Shape of the score tensor: the grid, or (units, 1)."""
+        return self.grid if self.units is None else (self.unit_count, 1)

@@ -37,8 +37,12 @@ def resolve(spec: Spec, roles: Roles) -> tuple[MaskPlan, ...]:
         members = [r for r in roles if chosen.get(r.weight) is rule]
         if rule.paired:
             pairs.update(pair_up(rule, members, blocks, roles))
+    shared = {r.weight for r in roles if r.weight in chosen and chosen[r.weight].paired}
+    tiles = {weight: block.tiles for block in roles.blocks for weight in block.weights}
     plans = tuple(
-        _plan(spec, chosen[r.weight], r, blocks[r.weight], pairs.get(r.weight)) for r in roles if r.weight in chosen
+        _plan(spec, chosen[r.weight], r, blocks[r.weight], pairs.get(r.weight), tiles.get(r.weight, 1))
+        for r in roles
+        if r.weight in (pairs if r.weight in shared else chosen)
     )
     _check_groups(spec, {plan.group for plan in plans})
     return plans
@@ -53,7 +57,9 @@ def _check_groups(spec: Spec, groups: set[str]) -> None:
             )
 
 
-def _plan(spec: Spec, rule: Rule, role: LinearRole, block: tuple[int, int], pair: Pair | None) -> MaskPlan:
+def _plan(spec: Spec, rule: Rule, role: LinearRole, block: tuple[int, int], pair: Pair | None, tiles: int) -> MaskPlan:
+    if pair is not None:
+        block = (block[0], pair.block) if pair.by_columns else (pair.block, block[1])
     for size, features, side in zip(block, (role.out_features, role.in_features), ("output", "input"), strict=True):
         if features % size:
             raise SpecError(
@@ -72,12 +78,13 @@ def _plan(spec: Spec, rule: Rule, role: LinearRole, block: tuple[int, int], pair
         shape=role.shape,
         block=stored,
         scores=pair.scores if pair else role.weight,
-        # Shared scores are held as one column, one entry per row of the first matrix, in nn.Linear's layout.
-        transposed=pair is not None and (columns != (role.out_dim == 1)),
+        units=pair.units if pair else None,
+        unit_count=pair.count if pair else 0,
+        stretches=pair.stretches if pair else (),
         out_dim=role.out_dim,
         role=role.role,
         group=rule.group or default_group(role),
-        tiles=pair.tiles if pair else 1,
+        tiles=tiles if role.role.part is Part.GATE_UP else 1,
         part=role.block_id or "",
         heads=role.heads,
     )

@@ -39,7 +39,8 @@ class Rule(_Section):
     paired: bool = Field(
         default=False,
         description="the linears of one FFN (or one attention) share scores: row i of up and gate lives and dies with "
-        "column i of down, head i of query, key and value with head i of the output projection",
+        "column i of down, head i of query, key and value with head i of the output projection; with blocks smaller than "
+        "a head, row d of query with row d of key, and row d of value with column d of the output projection",
     )
     group: str | None = Field(
         default=None, description="regularisation group; by default the first part of the role, after 'decoder.' there"

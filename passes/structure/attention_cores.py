@@ -31,6 +31,8 @@ class AttentionCore:
     """One attention. ``head_dim`` is that of query and key, ``value_dim`` that of values and output.
 
     ``heads`` is the number of query heads where the shapes show it (None when heads are merged with the batch).
+    ``inner``: of each of queries, keys, values and then of the output, the dim that holds the dims of a head, from the
+    right.
     """
 
     queries: tuple[fx.Node, ...]
@@ -40,6 +42,7 @@ class AttentionCore:
     head_dim: int | None
     value_dim: int | None
     heads: int | None
+    inner: tuple[int | None, ...]
 
 
 def find_attention_cores(graph: fx.Graph) -> list[AttentionCore]:
@@ -50,7 +53,8 @@ def find_attention_cores(graph: fx.Graph) -> list[AttentionCore]:
         if kind is Kind.ATTENTION:
             q, k, v, _ = attention.operands(node)
             dims = _shape(q)[-1:], _shape(node)[-1:], _shape(q)[-3:-2]
-            cores.append(AttentionCore((q,), (k,), (v,), node, *(_static(d) for d in dims)))
+            head_dim, value_dim, heads = (_static(d) for d in dims)
+            cores.append(AttentionCore((q,), (k,), (v,), node, head_dim, value_dim, heads, (-1,) * 4))
         elif kind is Kind.SOFTMAX and (core := _written_out(node)) is not None:
             cores.append(core)
     return cores
@@ -82,7 +86,8 @@ def _written_out(softmax: fx.Node) -> AttentionCore | None:
         return None
     from_right = reductions.one_dim(softmax)[0] - len(_shape(softmax))
     queries, keys, values = [], [], []
-    head_dim = value_dim = None
+    query_dims, key_dims, value_dims = list[int | None](), list[int | None](), list[int | None]()
+    head_dim = value_dim = output_dim = None
     for node, path in scores:
         product = _product(node)
         assert product is not None
@@ -91,6 +96,8 @@ def _written_out(softmax: fx.Node) -> AttentionCore | None:
         keys.append(product.left if key_is_left else product.right)
         queries.append(product.right if key_is_left else product.left)
         contracted = set(left) & set(right) - set(out)
+        key_dims.append(_place(left if key_is_left else right, contracted))
+        query_dims.append(_place(right if key_is_left else left, contracted))
         head_dim = head_dim or _size(product.left, left, contracted)
     for node, path in mixes:
         product = _product(node)
@@ -102,9 +109,13 @@ def _written_out(softmax: fx.Node) -> AttentionCore | None:
             else (product.left, product.letters[0], product.letters[1])
         )
         values.append(value)
-        value_dim = value_dim or _size(value, own, set(own) & set(product.letters[2]) - set(other))
+        mixed = set(own) & set(product.letters[2]) - set(other)
+        value_dims.append(_place(own, mixed))
+        output_dim = _place(product.letters[2], mixed) if node is mixes[0][0] else output_dim
+        value_dim = value_dim or _size(value, own, mixed)
     heads = _static(_shape(softmax)[-3:-2]) if from_right == -1 else None
-    return AttentionCore(tuple(queries), tuple(keys), tuple(values), mixes[0][0], head_dim, value_dim, heads)
+    inner = (*query_dims, *key_dims, *value_dims, output_dim)
+    return AttentionCore(tuple(queries), tuple(keys), tuple(values), mixes[0][0], head_dim, value_dim, heads, inner)
 
 
 def _search(
@@ -135,8 +146,14 @@ def _before(path: Iterable[fx.Node], from_right: int) -> int:
 
 def _size(node: fx.Node, letters: str, wanted: set[str]) -> int | None:
     """The static size of the one dim of ``node`` whose letter is wanted; letters count from the right."""
-    positions = [i - len(letters) for i, letter in enumerate(letters) if letter in wanted]
-    return _static(_shape(node)[positions[0] :][:1]) if len(positions) == 1 else None
+    place = _place(letters, wanted)
+    return None if place is None else _static(_shape(node)[place:][:1])
+
+
+def _place(letters: str, wanted: set[str]) -> int | None:
+    """Where the one wanted letter stands, counted from the right."""
+    places = [i - len(letters) for i, letter in enumerate(letters) if letter in wanted]
+    return places[0] if len(places) == 1 else None
 
 
 def _shape(node: fx.Node) -> tuple[int | torch.SymInt, ...]:

@@ -35,6 +35,7 @@ class Block:
     """One attention, FFN or MLP: its linear nodes by part.
 
     ``tiles``: the fused gate and up are this many equal stretches of output features; 1 for other layouts.
+    ``core``: of an attention.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Block:
     value_dim: int | None = None
     heads: int | None = None
     tiles: int = 1
+    core: AttentionCore | None = None
 
     @property
     def nodes(self) -> Set[fx.Node]:
@@ -82,7 +84,7 @@ def attention_block(
     }
     parts[Part.OUTPUT] = frozenset(_readers(core.output, sources, uses))
     weights = _weights(parts, uses)
-    return Block(name, Family.ATTENTION, parts, weights, core.head_dim, core.value_dim, core.heads)
+    return Block(name, Family.ATTENTION, parts, weights, core.head_dim, core.value_dim, core.heads, core=core)
 
 
 def _weights(parts: Mapping[Part, Iterable[fx.Node]], uses: Mapping[fx.Node, WeightUse]) -> tuple[str, ...]:

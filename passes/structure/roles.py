@@ -61,6 +61,7 @@ class Roles:
 
     linears: tuple[LinearRole, ...]
     blocks: tuple[Block, ...]
+    graph_module: fx.GraphModule = field(repr=False, compare=False)
 
     def __iter__(self) -> Iterator[LinearRole]:
         return iter(self.linears)
@@ -134,4 +135,4 @@ def _collect(
                 names=tuple(dict.fromkeys([weight, *aliases.get(weight, [])])),
             )
         )
-    return Roles(tuple(linears), tuple(blocks))
+    return Roles(tuple(linears), tuple(blocks), graph_module)

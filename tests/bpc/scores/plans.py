@@ -10,9 +10,10 @@ from passes.structure.role import Role
 def ffn_plans() -> list[MaskPlan]:
     """up (6 x 4) and down (4 x 6) share one score per dim."""
     common = {"scores": "up.weight", "group": "ffn", "out_dim": 0, "part": "ffn.0"}
+    common |= {"units": tuple(range(6)), "unit_count": 6}
     return [
-        MaskPlan("up.weight", "up.bias", (6, 4), (1, 4), transposed=False, role=Role.FFN_UP, **common),
-        MaskPlan("down.weight", None, (4, 6), (4, 1), transposed=True, role=Role.FFN_DOWN, **common),
+        MaskPlan("up.weight", "up.bias", (6, 4), (1, 4), role=Role.FFN_UP, **common),
+        MaskPlan("down.weight", None, (4, 6), (4, 1), role=Role.FFN_DOWN, **common),
     ]
 
 
@@ -22,7 +23,7 @@ def attention_plans() -> list[MaskPlan]:
     for name in ("query", "key", "value", "output"):
         weight = f"{name}.weight"
         plans.append(
-            MaskPlan(weight, f"{name}.bias", (8, 8), (2, 2), weight, False, 0, Role(f"attention.{name}"), "attention",
+            MaskPlan(weight, f"{name}.bias", (8, 8), (2, 2), weight, 0, Role(f"attention.{name}"), "attention",
                      part="attention.0", heads=4)
         )  # fmt: skip
     return plans

@@ -26,7 +26,8 @@ def test_paired_dims_live_and_die_together_and_take_the_bias_along() -> None:
 
 
 def test_fused_halves_share_the_scores_of_one() -> None:
-    plan = MaskPlan("gate_up.weight", None, (8, 4), (1, 4), "s", False, 0, Role.FFN_GATE_UP, "ffn", tiles=2)
+    plan = MaskPlan("gate_up.weight", None, (8, 4), (1, 4), "s", 0, Role.FFN_GATE_UP, "ffn", tiles=2,
+                    units=(0, 1, 2, 3) * 2, unit_count=4)  # fmt: skip
     masks = MaskSet([plan], SETTINGS)
     with torch.no_grad():
         masks.scores["s"][1] = -5.0
@@ -119,7 +120,7 @@ def test_state_dict_round_trip_restores_scores_and_progress(tmp_path: Path) -> N
 
 def test_magnitude_keeps_the_heaviest_blocks() -> None:
     model = FFN()
-    plans = [dataclasses.replace(ffn_plans()[0], block=(2, 4))]
+    plans = [dataclasses.replace(ffn_plans()[0], block=(2, 4), units=None)]
     settings = MaskSettings(method="magnitude", schedule=Schedule(1.0, 1 / 3, 0.0, 0.0))
     with torch.no_grad():
         model.up.weight[2:4] *= 100

@@ -13,6 +13,8 @@ DIM = {"roles": "ffn.*", "block": [1, "in_features"], "paired": True}
 
 HEADS = {"roles": "attention.*", "block": ["head_dim", "in_features"]}
 
+DIMS = {"roles": "attention.*", "block": [1, "in_features"], "paired": True}
+
 
 def plans(roles: Roles, *rules: dict[str, Any], **settings: Any) -> dict[str, MaskPlan]:
     return {p.weight: p for p in resolve(load_spec({"rules": list(rules), **settings}), roles)}

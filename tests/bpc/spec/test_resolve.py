@@ -27,7 +27,7 @@ def test_conv1d_blocks_are_turned_into_the_stored_layout(gpt2: Roles) -> None:
     assert (found["attention.qkv"].shape, found["attention.qkv"].block) == ((32, 96), (32, 8))
     assert (found["attention.output"].shape, found["attention.output"].block) == ((32, 32), (8, 32))
     up, down = found["ffn.up"], found["ffn.down"]
-    assert (up.block, up.transposed, down.block, down.transposed) == ((32, 1), True, (1, 32), False)
+    assert (up.block, down.block, up.units) == ((32, 1), (1, 32), down.units)
     assert up.score_shape == down.score_shape == (128, 1)
 
 

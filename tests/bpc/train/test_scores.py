@@ -29,7 +29,7 @@ def test_parameters_are_told_apart_for_a_hand_written_loop() -> None:
             super().__init__()
             self.up, self.frozen = nn.Linear(4, 6), nn.Linear(6, 4).requires_grad_(False)
 
-    plan = MaskPlan("up.weight", None, (6, 4), (1, 4), "up.weight", False, 0, Role.FFN_UP, "ffn")
+    plan = MaskPlan("up.weight", None, (6, 4), (1, 4), "up.weight", 0, Role.FFN_UP, "ffn")
     model, masks = FFN(), MaskSet([plan], MaskSettings())
     masks.attach(model)
     group = score_parameters(masks, 0.2)
