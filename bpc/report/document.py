@@ -109,6 +109,8 @@ def _sentence(summary: Summary, dense: Arithmetic | None, small: Arithmetic | No
     text = f"{' and '.join(units)} are left, with {_short(left)} of {_short(total)} weights of the layers"
     if left < total:
         text += f" (−{1 - left / total:.1%})"
+    if summary.padding:
+        text += f", {summary.padding:.1%} of them zeros that make the heads of a layer equally wide,"
     if dense is not None and small is not None and small.total:
         text += f" and {_ratio(dense.total / small.total)} arithmetic"
     return text + ("." if summary.compiled else ", as estimated from the masks.")

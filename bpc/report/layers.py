@@ -101,6 +101,12 @@ class BlockSummary:
         """Entries of the small model's matrices."""
         return sum(int(m.present.sum()) for m in self.matrices)
 
+    @property
+    def padding(self) -> int:
+        """Of these, entries of rows and columns that the masks leave nothing of: zeros that make heads equally wide."""
+        empty = [m.present & ~m.kept.any(0) for m in self.matrices] if self.is_attention else []
+        return sum(int(entries.sum()) for entries in empty)
+
     def __repr__(self) -> str:
         return f"BlockSummary({self.block_id}, {self.units_left:,} of {self.units:,} {self.unit}s left)"
 
@@ -149,6 +155,12 @@ class Summary:
         """(left, of) heads or FFN dims of the whole model."""
         chosen = [b for b in self.blocks if b.is_attention == attention]
         return sum(b.units_left for b in chosen), sum(b.units for b in chosen)
+
+    @property
+    def padding(self) -> float:
+        """Share of the small model's weights in layers, and so of the arithmetic of its linears, that pads heads."""
+        present = sum(b.parameters_present for b in self.blocks)
+        return sum(b.padding for b in self.blocks) / present if present else 0.0
 
     def __str__(self) -> str:
         parts = [f"{len(self.layers)} layers"]

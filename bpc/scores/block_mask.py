@@ -91,6 +91,14 @@ class BlockMask(nn.Module):
             self._units = self._units.to(scores.device)
         return nn.functional.pad(scores.flatten(), (0, 1), value=torch.inf)[self._units].view(self.plan.grid)
 
+    def units_with(self, blocks: Tensor) -> Tensor:
+        """Of a paired rule's weight: the units, (units,) bool, that any of ``blocks``, a bool grid, belongs to."""
+        assert self._units is not None
+        count = self.plan.unit_count
+        places = self._units.to(blocks.device).remainder(count + 1)  # -1: what stands behind
+        found = torch.zeros(count + 1, device=blocks.device).scatter_reduce(0, places, blocks.flatten().float(), "amax")
+        return found[:count] > 0
+
     @property
     def ranked(self) -> Tensor:
         """What blocks are ranked by: the scores as they are held, or magnitudes."""

@@ -15,6 +15,7 @@ from bpc.scores.attach import attach_masks, detach_masks
 from bpc.scores.binarize import Method
 from bpc.scores.block_mask import BiasMask, BlockMask
 from bpc.scores.budget import Budget
+from bpc.scores.fragmentation import fragmentation
 from bpc.scores.plan import MaskPlan
 from bpc.scores.schedule import Schedule
 from bpc.scores.sharded import stays_whole
@@ -26,12 +27,16 @@ MODULE_NAME = "block_masks"  # of the MaskSet inside a model it is attached to; 
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """What the masks need to know beyond the plans. ``regularization`` maps group names to λ."""
+    """What the masks need to know beyond the plans. ``regularization`` maps group names to λ.
+
+    ``fragmentation``: what a padded dim inside heads counts in it, in kept dims.
+    """
 
     method: Method = "sigmoid_threshold"
     schedule: Schedule = field(default_factory=Schedule)
     regularization: Mapping[str, float] = field(default_factory=dict)
     min_kept: float = 0.0
+    fragmentation: float = 0.0
     initial_score: float = 0.0
 
 
@@ -75,6 +80,10 @@ class MaskSet(nn.Module):
             self._blocks[plan.weight] = mask
             if plan.bias is not None:
                 self._biases[plan.bias] = BiasMask(mask)
+        self._in_heads: dict[str, list[MaskPlan]] = {}  # by score tensor: plans of dims inside heads
+        for plan in self.plans:
+            if plan.stretches:
+                self._in_heads.setdefault(plan.scores.replace(".", "/"), []).append(plan)
         self.groups = {group: tuple(keys) for group, keys in groups.items()}
         self.budget: Budget | None = None
         self.register_load_state_dict_post_hook(_go_on_from_loaded)
@@ -144,12 +153,27 @@ class MaskSet(nn.Module):
         )
 
     def regularization(self) -> Tensor:
-        """Scalar penalty: Σ_g λ_g(t) / #groups · mean over the group's score tensors of mean σ(S)."""
+        """Scalar penalty: Σ_g λ_g(t) / #groups · mean over the group's score tensors of (mean σ(S) + f · F).
+
+        f is the settings' ``fragmentation``, F that of `bpc.scores.fragmentation`.
+        """
         total = torch.zeros((), device=self.progress.device)
         for group, keys in self.groups.items():
-            means = torch.stack([torch.sigmoid(self.scores[key]).mean() for key in keys])
+            means = torch.stack([torch.sigmoid(self.scores[key]).mean() + self._padding(key) for key in keys])
             total = total + self.settings.regularization.get(group, 0.0) / len(self.groups) * means.mean()
         return total * self.regularization_ramp
+
+    def _padding(self, key: str) -> Tensor | float:
+        """What the regulariser charges for padding inside the heads that one score tensor masks."""
+        plans = self._in_heads.get(key, [])
+        if not plans or self.settings.fragmentation == 0:
+            return 0.0
+        scores = self.scores[key]
+        kept = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+        for plan in plans:
+            mask = self._blocks[plan.weight]
+            kept |= mask.units_with(mask.kept_blocks())
+        return self.settings.fragmentation * fragmentation(scores, kept, plans[0].stretches)
 
     def _check_held(self) -> None:
         """Raise `passes.MaskError` where something else stands in the place of scores that the masks read."""

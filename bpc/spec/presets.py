@@ -1,4 +1,4 @@
-"""The paper's Table 1 (and the two head patterns of Table 8) as specs."""
+"""The paper's Table 1 (and the two head patterns of Table 8) as specs, and one of dims inside heads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from bpc.spec.schema import BlockSize, Distillation, Rule, Spec
+from bpc.spec.schema import BlockSize, Distillation, Regularization, Rule, Spec
 
 
 def _attention(rows: BlockSize, columns: BlockSize) -> Rule:
@@ -35,6 +35,11 @@ PRESETS: Final[Mapping[str, Spec]] = MappingProxyType(
             Spec(name="movement", rules=(_attention(1, 1), _ffn(1, 1))),
             Spec(name="rows-cols", rules=(_attention(1, "in_features"), _FFN_DIM)),
             Spec(name="heads", rules=(_HEAD,)),
+            Spec(
+                name="dims",
+                rules=(Rule(roles=("attention.*",), block=(1, "in_features"), paired=True), _FFN_DIM),
+                regularization=Regularization(fragmentation=1.0),
+            ),
         )
     }
 )

@@ -39,8 +39,8 @@ class Rule(_Section):
     paired: bool = Field(
         default=False,
         description="the linears of one FFN (or one attention) share scores: row i of up and gate lives and dies with "
-        "column i of down, head i of query, key and value with head i of the output projection; with blocks smaller than "
-        "a head, row d of query with row d of key, and row d of value with column d of the output projection",
+        "column i of down, head i of query, key and value with head i of the output projection; with blocks smaller "
+        "than a head, row d of query with row d of key, and row d of value with column d of the output projection",
     )
     group: str | None = Field(
         default=None, description="regularisation group; by default the first part of the role, after 'decoder.' there"
@@ -86,6 +86,12 @@ class Regularization(_Section):
     final_lambda: float = Field(default=20.0, ge=0, description="λ once the threshold has reached its final value")
     groups: dict[str, float] = Field(
         default_factory=dict, description="relative weight per group, globs allowed: {'decoder.*': 2.0}; default 1"
+    )
+    fragmentation: float = Field(
+        default=0.0,
+        ge=0,
+        description="what a dim that only pads a head counts, in dims that are kept: heads of a layer are as wide as "
+        "its fullest; for paired rules with blocks smaller than a head",
     )
 
     def weight(self, group: str) -> float:
@@ -176,5 +182,6 @@ class Spec(_Section):
             schedule=self.threshold_schedule(),
             regularization={group: weights.final_lambda * weights.weight(group) for group in groups},
             min_kept=self.floor,
+            fragmentation=weights.fragmentation,
             initial_score=self.scores.init,
         )

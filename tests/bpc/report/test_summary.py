@@ -34,6 +34,17 @@ def test_without_masks_the_zeros_of_the_weights_count(graph: fx.GraphModule) -> 
     assert [b.units_left for b in summarize(graph, None).blocks] == [4, 24, 4, 24]
 
 
+def test_padding_is_what_makes_heads_equally_wide(graph: fx.GraphModule) -> None:
+    """Head 0 keeps half of its value dims, which its rows and the output's columns pay for in full."""
+    rows = torch.arange(32) >= 4
+    value, output = "encoder.layer.0.attention.self.value", "encoder.layer.0.attention.output.dense"
+    halved = {f"{value}.weight": rows[:, None].expand(32, 32), f"{value}.bias": rows}
+    halved[f"{output}.weight"] = rows.expand(32, 32)
+    found = summarize(graph, halved, passes.shrink(graph, halved).plan)
+    assert [b.padding for b in found.blocks] == [2 * 4 * 32, 0, 0, 0]
+    assert found.padding == 2 * 4 * 32 / (2 * 4 * 32 * 32 + 2 * 2 * 32 * FFN)
+
+
 def test_a_block_that_died_has_nothing_left(graph: fx.GraphModule) -> None:
     dead = {"encoder.layer.1.output.dense.weight": torch.zeros(32, FFN, dtype=torch.bool)}
     plan = passes.shrink(graph, dead).plan

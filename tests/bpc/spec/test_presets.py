@@ -9,7 +9,7 @@ from passes.structure.role import Family
 from passes.structure.roles import Roles
 
 
-@pytest.mark.parametrize("preset", ["struct", "movement", "rows-cols", "heads", "block-4", "block-8"])
+@pytest.mark.parametrize("preset", ["struct", "movement", "rows-cols", "heads", "dims", "block-4", "block-8"])
 def test_presets_fit_every_layout(
     preset: str, bert: Roles, gpt2: Roles, llama: Roles, phi3: Roles, bart: Roles
 ) -> None:
@@ -32,4 +32,6 @@ def test_blocks_of_the_presets_are_the_papers() -> None:
     for size in (4, 8, 16):
         assert blocks[f"block-{size}"] == [((size, size), False)] * 2
     assert PRESETS["hybrid-nt"].distillation.weight == 0
+    assert blocks["dims"] == [dim, dim]
+    assert [name for name, spec in PRESETS.items() if spec.regularization.fragmentation] == ["dims"]
     assert [name for name, spec in PRESETS.items() if spec.fill] == ["hybrid-filled"]
