@@ -19,6 +19,7 @@ from passes.ops import (
     conv,
     creation,
     glu,
+    grouped,
     linear,
     lookup,
     matmul,
@@ -53,11 +54,19 @@ RULES: Mapping[Any, Rule] = {
 }
 
 
+def _entered(node: fx.Node) -> Rule | None:
+    """What the table has; operators of other libraries, which may not be imported, are known by their names."""
+    rule = RULES.get(node.target)
+    if rule is None and isinstance(node.target, torch._ops.OpOverload):
+        rule = grouped.BY_NAME.get(node.target.name())
+    return rule
+
+
 def rule_for(node: fx.Node) -> Rule:
     """The rule of a call_function node that yields one tensor."""
     if linear_form(node) is not None:
         return linear.RULE
-    rule = RULES.get(node.target)
+    rule = _entered(node)
     if rule is None:
         return pointwise.POINTWISE if pointwise.is_pointwise(node) else UNKNOWN
     return rule if rule.applies(node) else UNKNOWN
@@ -69,7 +78,7 @@ def kind_of(node: fx.Node) -> Kind:
         return Kind.OTHER
     if linear_form(node) is not None:
         return Kind.LINEAR
-    rule = RULES.get(node.target)
+    rule = _entered(node)
     if rule is not None:
         return rule.kind
     return Kind.POINTWISE if pointwise.is_pointwise(node) else _LOOKED_THROUGH.get(node.target, Kind.OTHER)

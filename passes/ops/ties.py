@@ -8,10 +8,12 @@ repeats   index k of one axis reads index ``k // group`` of another (grouped que
 covers    a table keeps at least what its user keeps; the user selects
 pin       all indices stay, with the reason
 free      any size will do
+multiple  beside a relation: counts of kept indices that the operator takes
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -78,6 +80,7 @@ class Ties:
     covers: list[Cover] = field(default_factory=list)
     repeats: list[Repeat] = field(default_factory=list)
     pins: dict[Axis, str] = field(default_factory=dict)
+    multiples: dict[Axis, int] = field(default_factory=dict)
     _mentioned: set[Axis] = field(default_factory=set)
     _virtual: int = 0
 
@@ -124,6 +127,11 @@ class Ties:
             if found is not None:
                 self._mention(found)
                 self.pins.setdefault(found, reason)
+
+    def multiple(self, found: Axis | None, number: int) -> None:
+        """The axis keeps a count that ``number`` divides, or all. No relation: say one as well."""
+        if found is not None:
+            self.multiples[found] = math.lcm(self.multiples.get(found, 1), number)
 
     def grid(self, flat: Axis, parts: Sequence[Axis]) -> None:
         self._mention(flat, *parts)

@@ -35,7 +35,7 @@ class Coupling:
     seeds: list[torch.Tensor] = field(default_factory=list)  # keeps before solving: live or pinned
     rows: dict[int, torch.Tensor] = field(default_factory=dict)  # ragged class -> (heads, dims) bool, see `ragged`
     unread: dict[int, torch.Tensor] = field(default_factory=dict)  # class -> indices that only other sizes may read
-    rounded: set[int] = field(default_factory=set)  # classes that keep dead indices for a round count, see `round_up`
+    rounded: dict[int, str] = field(default_factory=dict)  # class -> why it keeps dead indices, see `round_up`
     filled: set[int] = field(default_factory=set)  # classes that keep one dead index, so as not to be empty
 
     def keep(self, node: fx.Node, dim: int) -> torch.Tensor | None:

@@ -24,7 +24,7 @@ def why_kept(
     elif number in coupling.unread and bool((empty & coupling.unread[number]).any()):
         yield "not read at the example's sizes, which the trace fixed; the module may be given others"
     elif number in coupling.rounded:
-        yield "rounded up to a multiple, as asked for"
+        yield coupling.rounded[number]
     elif number in coupling.filled:
         yield "needed: an axis that is in use keeps one index"
     elif _rotates(coupling, number):

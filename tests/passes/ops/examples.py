@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers.integrations.moe  # has the operator below
 
 aten = torch.ops.aten
+grouped_mm = torch.ops.transformers.grouped_mm_fallback.default
 B, T = -1, -2
 
 
@@ -196,6 +198,10 @@ PRODUCTS: Mapping[Any, list[Example]] = {
     aten.baddbmm.default: [
         ex(lambda c, a, b: aten.baddbmm(c, a, b, beta=0.5, alpha=2), (B, 4, 3), X, (B, 6, 3)),
         ex(lambda c, a, b: aten.baddbmm(c, a, b), (B, 1, 3), X, (B, 6, 3)),
+    ],
+    grouped_mm: [
+        ex(lambda x, w, ends: grouped_mm(x, w, ends.sort().values), (B, 16), (3, 16, 24), index(3, 3)),
+        ex(lambda x, w, ends: grouped_mm(x, w.mT, ends.sort().values), (B, 16), (3, 24, 16), index(3, 3)),
     ],
     aten.scaled_dot_product_attention.default: [
         ex(lambda q, k, v: aten.scaled_dot_product_attention(q, k, v), HEADS, HEADS, (B, 2, T, 3)),
