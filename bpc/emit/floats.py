@@ -1,24 +1,30 @@
 """Half-precision graphs: every float32 tensor becomes float16 or bfloat16, inputs and outputs stay float32.
 
 ONNX Runtime's own converter knows float16 only, so the conversion is a pass of ours, the same for both. Precision is
-kept where it is lost fastest: normalisations accumulate in float32 (their ``stash_type``), and the fused attention
-kernels compute their softmax in float32.
+kept where it is lost fastest: normalisations accumulate in float32 (their ``stash_type``), the fused attention
+kernels compute their softmax in float32, and positions and counts stay float32 (`bpc.emit.exact_floats`). So does what
+TopK compares, which has no bfloat16.
 """
 
 from __future__ import annotations
+
+from collections.abc import Set
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from bpc.emit.ir_tools import insert
+from bpc.emit.exact_floats import exact_nodes
+from bpc.emit.ir_tools import add_initializer, insert
 
 _NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
 
 
 class ConvertFloats(InPlacePass):
-    """float32 -> ``dtype`` for weights, constants, casts and shapes' annotations; casts at float inputs and outputs."""
+    """float32 -> ``dtype`` for weights, constants, casts and annotations; casts at float inputs and outputs, and around
+    what stays float32.
+    """
 
     def __init__(self, dtype: ir.DataType) -> None:
         super().__init__()
@@ -30,13 +36,15 @@ class ConvertFloats(InPlacePass):
         """Convert the main graph."""
         graph = model.graph
         modified = False
+        wide = exact_nodes(graph) | {node for node in graph if (node.op_type, node.domain) == ("TopK", "")}
+        kept = self._enclose(graph, wide)
         for value in graph.initializers.values():
-            if value.const_value is not None and value.dtype == ir.DataType.FLOAT:
+            if value.const_value is not None and value.dtype == ir.DataType.FLOAT and value not in kept:
                 value.const_value = ir.tensor(self._narrow(value.const_value.numpy()), name=value.name)
                 value.type = ir.TensorType(self._dtype)  # a new object: clones share theirs
                 modified = True
         for node in graph:
-            if self._restores_output(node):
+            if node in wide or self._restores(node):
                 continue
             for attribute in list(node.attributes.values()):
                 self._convert_attribute(node, attribute)
@@ -52,10 +60,40 @@ class ConvertFloats(InPlacePass):
                 self._cast_output(graph, index, value)
         return PassResult(model, modified)
 
-    def _restores_output(self, node: ir.Node) -> bool:
-        """The cast back to float32 at an output, from an earlier run of this pass."""
+    def _restores(self, node: ir.Node) -> bool:
+        """A cast back to float32, at an output or before what stays float32."""
         source = node.inputs[0] if node.op_type == "Cast" else None
-        return source is not None and source.dtype == self._dtype and node.outputs[0].is_graph_output()
+        return source is not None and self._dtype == source.dtype and node.outputs[0].dtype == ir.DataType.FLOAT
+
+    def _enclose(self, graph: ir.Graph, wide: Set[ir.Node]) -> frozenset[ir.Value]:
+        """Let ``wide`` nodes read and yield float32, others what they would. The constants that stay float32."""
+        own: dict[ir.Value, ir.Value] = {}
+        for node in wide:
+            for position, value in enumerate(node.inputs):
+                if value is None or value.dtype != ir.DataType.FLOAT or value.producer() in wide:
+                    continue
+                if value.is_initializer():
+                    if value not in own:
+                        alone = all(use.node in wide for use in value.uses())
+                        own[value] = value if alone else _copied(graph, value)
+                    node.replace_input_with(position, own[value])
+                elif not self._restores_value(value):
+                    node.replace_input_with(position, _cast(node, value, ir.DataType.FLOAT))
+            for value in node.outputs:
+                others = [use for use in value.uses() if use.node not in wide and not self._narrows(use.node)]
+                if value.dtype == ir.DataType.FLOAT and others:
+                    order = list(graph)
+                    narrow = _cast(min((use.node for use in others), key=order.index), value, self._dtype)
+                    for use in others:
+                        use.node.replace_input_with(use.idx, narrow)
+        return frozenset(own.values())
+
+    def _restores_value(self, value: ir.Value) -> bool:
+        producer = value.producer()
+        return producer is not None and self._restores(producer)
+
+    def _narrows(self, node: ir.Node) -> bool:
+        return node.op_type == "Cast" and node.outputs[0].dtype == self._dtype
 
     def _narrow(self, array: np.ndarray) -> np.ndarray:
         """Finite numbers stay finite (the lowest float32, which masks scores, is beyond float16)."""
@@ -74,7 +112,7 @@ class ConvertFloats(InPlacePass):
         uses = list(value.uses())
         order = list(graph)
         first = min((use.node for use in uses), key=order.index)
-        narrow = insert(first, "Cast", [value], like=value, dtype=self._dtype, attributes={"to": self._dtype.value})
+        narrow = _cast(first, value, self._dtype)
         for use in uses:
             use.node.replace_input_with(use.idx, narrow)
 
@@ -88,3 +126,12 @@ class ConvertFloats(InPlacePass):
         wide.name, wide.shape, wide.dtype = name, value.shape, ir.DataType.FLOAT
         graph.append(cast)
         graph.outputs[index] = wide
+
+
+def _cast(before: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    return insert(before, "Cast", [value], like=value, dtype=dtype, attributes={"to": dtype.value})
+
+
+def _copied(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    assert value.const_value is not None
+    return add_initializer(graph, f"{value.name}_float32", value.const_value.numpy())

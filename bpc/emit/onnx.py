@@ -38,6 +38,7 @@ from bpc.emit.check import TOLERANCE, ExportError, FileAgreement, check_file, op
 from bpc.emit.embeddings import Embeddings, QuantizeEmbeddings, embedding_tables, with_stored_tables
 from bpc.emit.floats import ConvertFloats
 from bpc.emit.flops import flop_model
+from bpc.emit.grouped import SplitStacks, translations
 from bpc.emit.ir_tools import read_model
 from bpc.emit.recipe import Recipe, Target, default_recipe
 from bpc.emit.rotary import ExpandRotaryCaches
@@ -250,13 +251,20 @@ def to_onnx(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own use of a deprecated class
         try:
-            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                custom_translation_table=dict(translations(program)),
+            )
         except torch.onnx.errors.OnnxExporterError as error:
             raise untranslated(error, graph) from error
     assert exported is not None
     model = exported.model
     ExpandRotaryCaches()(model)
     IndexTables()(model)
+    SplitStacks()(model)
     names = input_names(graph) if layout is None else layout.inputs
     if len(model.graph.inputs) == len(names):
         _rename(model, model.graph.inputs, names)

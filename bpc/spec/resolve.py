@@ -129,7 +129,21 @@ def _nothing(spec: Spec, number: int, matched: Sequence[LinearRole], protected: 
     named = [r for r in roles if any(fnmatchcase(r.role, p) for p in rule.roles)]
     if named and rule.names != ("*",):
         return f"{head}. Weights with such roles: {_some(r.weight for r in named)}."
-    return f"{head}. Roles in this model: {', '.join(roles.names()) or 'none (no linear layers found)'}."
+    return (
+        f"{head}. Roles in this model: {', '.join(roles.names()) or 'none (no linear layers found)'}.{_stacked(roles)}"
+    )
+
+
+def _stacked(roles: Roles) -> str:
+    """What the model multiplies by besides, and specs do not reach."""
+    stacked = roles.stacked
+    if not stacked:
+        return ""
+    named = _some(f"{name} ({' x '.join(map(str, shape))})" for name, shape in stacked.items())
+    return (
+        f" It also multiplies by parameters of three dims and more, which have no roles: specs mask matrices. {named}. "
+        "Masks of your own cut them all the same (passes.shrink, bpc shrink --masks); give a spec rules for the others."
+    )
 
 
 def _weights(roles: Roles) -> list[str]:

@@ -5,7 +5,8 @@ y_s = x_s W[g(s)],   x (S, I), W (groups, I, O), and rows up to ``offs[g]`` belo
 constant  y_o is 0 where x_i W[g, i, o] is 0 for every group and i. Other numbers are not followed: rows after the last
           group are not computed
 live      x_i and W[g, i, o] where y_o is live and neither is 0
-ties      x's channels are W's rows, y's are W's columns, of all groups alike, in multiples of 8; groups stay: rows name them by number
+ties      x's channels are W's rows, y's are W's columns, of all groups alike, in multiples of 8; groups stay, for rows
+          name them by number
 """
 
 from __future__ import annotations

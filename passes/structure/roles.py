@@ -24,7 +24,7 @@ from passes.structure.blocks import Block, attention_block, feed_forward_block
 from passes.structure.reach import reach
 from passes.structure.role import Role
 from passes.structure.stacks import find_stacks
-from passes.structure.weight_uses import WeightUse, weight_uses
+from passes.structure.weight_uses import WeightUse, stacked_weights, weight_uses
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ class Roles:
             if weight in role.names:
                 return role
         raise KeyError(f"no linear of the graph multiplies by {weight!r}")
+
+    @property
+    def stacked(self) -> Mapping[str, tuple[int, ...]]:
+        """Weights that are no matrices, and so have no role: {name: shape}; see `stacked_weights`."""
+        return stacked_weights(self.graph_module)
 
     def names(self) -> tuple[Role, ...]:
         """The roles that exist, sorted."""

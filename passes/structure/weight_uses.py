@@ -18,8 +18,8 @@ import torch
 from torch import fx, nn
 
 from passes.ir.graph import get_attribute
-from passes.ir.sizes import carrying_inputs
-from passes.ops import views
+from passes.ir.sizes import carrying_inputs, is_parameter, shape_of
+from passes.ops import grouped, views
 from passes.ops.linear_form import affine
 from passes.ops.rule import Kind
 from passes.ops.table import kind_of, rule_for
@@ -45,6 +45,28 @@ def weight_uses(graph_module: fx.GraphModule) -> Mapping[fx.Node, WeightUse]:
         if node.op == "call_function" and (use := _weight_use(graph_module, node)) is not None:
             uses[node] = use
     return uses
+
+
+def stacked_weights(graph_module: fx.GraphModule) -> Mapping[str, tuple[int, ...]]:
+    """Parameters of three dims and more that products multiply by, and their shapes: stacked experts, XLNet's heads."""
+    found: dict[str, tuple[int, ...]] = {}
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr" and is_parameter(node) and len(shape_of(node)) > 2 and _multiplies(node):
+            found[str(node.target)] = tuple(int(size) for size in shape_of(node))
+    return found
+
+
+def _multiplies(node: fx.Node) -> bool:
+    """Whether a product reads the value, through views and lookups."""
+    for user in node.users:
+        if user.op != "call_function":
+            continue
+        kind = kind_of(user)
+        if kind in (Kind.MATMUL, Kind.LINEAR) or rule_for(user) is grouped.RULE:
+            return True
+        if kind in (Kind.VIEW, Kind.LOOKUP) and _multiplies(user):
+            return True
+    return False
 
 
 def _weight_use(root: fx.GraphModule, node: fx.Node) -> WeightUse | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from bpc.spec import SpecError
-from passes.structure.roles import Roles
+import passes
+from bpc.spec import SpecError, load_spec, resolve
+from passes.structure.roles import Roles, find_roles
 from tests.bpc.spec.plans import DIM, HEADS, by_role, plans
+from tests.passes.families import FAMILIES, make
 
 
 def test_struct_cuts_heads_from_rows_and_from_the_outputs_columns(bert: Roles) -> None:
@@ -87,3 +90,12 @@ def test_rules_and_groups_know_the_decoder(bart: Roles) -> None:
 def test_refusals_say_why(bert: Roles, rules: Any, settings: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         plans(bert, *rules, **settings)
+
+
+def test_weights_that_are_no_matrices_are_named_where_a_rule_finds_none() -> None:
+    """XLNet's query, key, value and output have a dim for heads: (model, heads, dim)."""
+    model, inputs = make(FAMILIES["xlnet"], "einsum", torch.float32)
+    roles = find_roles(passes.trace(model, inputs))
+    assert {str(r.role) for r in roles} == {"ffn.up", "ffn.down"}
+    with pytest.raises(SpecError, match=r"have no roles: specs mask matrices\. layer\.0\.rel_attn\.q \(32 x 4 x 8\), "):
+        resolve(load_spec("struct"), roles)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers.integrations.moe  # has the operator below
 
 aten = torch.ops.aten
 grouped_mm = torch.ops.transformers.grouped_mm_fallback.default

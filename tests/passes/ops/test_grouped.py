@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers.integrations.moe  # has the operator
 from torch import fx, nn
 
 import passes

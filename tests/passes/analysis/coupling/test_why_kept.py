@@ -41,7 +41,7 @@ def test_an_axis_gives_the_strongest_of_its_reasons() -> None:
     sketch.call(aten.sym_size.int, x, 1)
     coupling = sketch.coupling({})
     mine = number(coupling, x)
-    coupling.rounded.add(mine)
+    coupling.rounded[mine] = ROUNDED
     coupling.filled.add(mine)
     assert reasons(coupling, x, [1]) == [SIZE_READ]
     del coupling.pinned[mine]
@@ -58,7 +58,7 @@ def test_only_the_pieces_that_are_asked_about_answer() -> None:
     first, second = (sketch.call(aten.slice.Tensor, fused, 1, i, i + 3) for i in (0, 3))
     sketch.call(aten.sym_size.int, first, 1)
     coupling = sketch.coupling({})
-    coupling.rounded.add(number(coupling, second))
+    coupling.rounded[number(coupling, second)] = ROUNDED
     assert reasons(coupling, fused, [0]) == [SIZE_READ]
     assert reasons(coupling, fused, [5]) == [ROUNDED]
     assert reasons(coupling, fused, [2, 3]) == [SIZE_READ, ROUNDED]
@@ -70,7 +70,7 @@ def test_a_piece_of_a_piece_answers_for_its_own_indices() -> None:
     half = sketch.call(aten.slice.Tensor, fused, 1, 2, 6)
     first, second = (sketch.call(aten.slice.Tensor, half, 1, i, i + 2) for i in (0, 2))
     coupling = sketch.coupling({})
-    coupling.rounded.add(number(coupling, first))
+    coupling.rounded[number(coupling, first)] = ROUNDED
     coupling.filled.add(number(coupling, second))
     assert reasons(coupling, fused, [3]) == [ROUNDED]
     assert reasons(coupling, fused, [4]) == [FILLED]
@@ -91,7 +91,7 @@ def test_flat_axes_of_heads_answer_for_heads_and_dims() -> None:
     coupling = sketch.coupling({heads: [[True, False, False], [False, True, False]]})
     outer, inner = number(coupling, heads, 1), number(coupling, heads, 2)
     assert reasons(coupling, x, [1]) == [SAME_DIMS]
-    coupling.rounded.add(inner)
+    coupling.rounded[inner] = ROUNDED
     assert reasons(coupling, x, [1]) == [ROUNDED]
     coupling.pinned[outer] = "there are two of them"
     assert reasons(coupling, x, [1]) == ["pinned: there are two of them"]
@@ -105,7 +105,7 @@ def test_the_dims_inside_heads_are_the_last_of_a_view_and_their_pieces_answer() 
     heads = sketch.call(RESHAPE, x, [-1, 2, 3, 4])
     piece = sketch.call(aten.slice.Tensor, heads, 3, 2, 4)
     coupling = sketch.coupling({})
-    coupling.rounded.add(number(coupling, piece, 3))
+    coupling.rounded[number(coupling, piece, 3)] = ROUNDED
     assert reasons(coupling, x, [0]) == [ROUNDED]
     coupling.rows[number(coupling, heads, 3)] = torch.ones(6, 4, dtype=torch.bool)
     assert reasons(coupling, x, [0]) == [PADDING]
