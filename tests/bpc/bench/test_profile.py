@@ -8,7 +8,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 import passes
-from bpc.bench.profile import profile, profile_table
+from bpc.bench.profile import _fastest, profile, profile_table
 from bpc.emit.onnx import export_onnx
 
 
@@ -29,3 +29,10 @@ def test_profile_counts_launches(tmp_path: Path) -> None:
     assert all(ms > 0 for _, ms in found.values())
     table = profile_table(path, path, 2, 5, threads=1)
     assert table.row_count == len(found) + 1
+
+
+def test_a_disturbed_run_counts_for_nothing() -> None:
+    run = [("MatMul", 3000.0), ("Add", 10.0), ("MatMul", 1000.0)]
+    warm_up = [(op, 1.0) for op, _ in run]
+    first, second = ([(op, 9 * t if i == hit else t) for i, (op, t) in enumerate(run)] for hit in (0, 2))
+    assert _fastest([*warm_up, *first, *second], 3) == {"MatMul": (2, 4.0), "Add": (1, 0.01)}
