@@ -44,6 +44,7 @@ class BlockMask(nn.Module):
         method: binarizer. ``magnitude`` ranks blocks by Σ|W| and leaves the scores unused.
         schedule: thresholds (kept fractions for ``topk`` and ``magnitude``).
         min_kept: share of blocks that is kept whatever the threshold says.
+        revive: in a forward, leave alone the blocks that another weight's mask takes out as well (``plan.carried``).
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class BlockMask(nn.Module):
         method: Method = "sigmoid_threshold",
         schedule: Schedule | None = None,
         min_kept: float = 0.0,
+        revive: bool = False,
     ) -> None:
         super().__init__()
         expected = plan.score_shape
@@ -71,6 +73,9 @@ class BlockMask(nn.Module):
         self.tie = 0.0  # between equal levels of different masks
         self._budget: tuple[Decides] | None = None  # in a tuple: the `MaskSet` registers it
         self._units = None if plan.units is None else torch.tensor(plan.units)  # -1: what stands behind the scores
+        self._carried: Tensor | None = None
+        if revive and method != "magnitude" and plan.carried is not None:  # magnitudes differ between weights of a unit
+            self._carried = torch.tensor(plan.carried).view(plan.grid)
         self.protected: Tensor | None
         self.register_buffer("protected", None, persistent=False)  # bool (gM, gN)
         if self._units is not None and bool((self._units < 0).any()):
@@ -154,6 +159,20 @@ class BlockMask(nn.Module):
         out = self.plan.out_dim
         return self.kept_blocks(final).any(dim=1 - out).repeat_interleave(self.plan.block[out])
 
+    def _read(self) -> Tensor:
+        """The blocks of the weight that a forward reads, bool (gM, gN): those that are kept and those carried."""
+        kept = self.kept_blocks()
+        if self._carried is None:
+            return kept
+        if self._carried.device != kept.device:
+            self._carried = self._carried.to(kept.device)
+        return kept | self._carried
+
+    def read_outputs(self) -> Tensor:
+        """Output features of which a forward reads a block: bool, shape (out_features,)."""
+        out = self.plan.out_dim
+        return self._read().any(dim=1 - out).repeat_interleave(self.plan.block[out])
+
     def bias_mask(self, final: bool | None = True) -> Tensor:
         """Bool tensor (out_features,): the bias of an output feature goes when all its weights are gone."""
         return self.kept_outputs(final)
@@ -170,7 +189,7 @@ class BlockMask(nn.Module):
         scores = self.grid_scores()
         if self._budget is not None and self._budget[0].is_frozen:
             scores = scores * 0.0  # no gradient, but one for every rank to average
-        return mask_blocks(weight, scores, self.kept_blocks(), self.plan.block)
+        return mask_blocks(weight, scores, self._read(), self.plan.block)
 
     def extra_repr(self) -> str:
         return f"{self.plan.weight}, blocks {self.plan.block}, {self.method}, scores={self.plan.scores!r}"
@@ -202,4 +221,4 @@ class BiasMask(nn.Module):
         return self.weight_mask.bias_mask(final)
 
     def forward(self, bias: Tensor) -> Tensor:
-        return bias * self.mask(final=not self.training)
+        return bias * self.weight_mask.read_outputs()

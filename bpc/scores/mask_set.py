@@ -29,6 +29,7 @@ MODULE_NAME = "block_masks"  # of the MaskSet inside a model it is attached to; 
 class MaskSettings:
     """What the masks need to know beyond the plans. ``regularization`` maps group names to λ.
 
+    ``revive``: units of paired rules that were pruned learn whether to come back (`bpc.spec.carry`).
     ``fragmentation``: what a padded dim inside heads counts in it, in kept dims.
     """
 
@@ -37,6 +38,7 @@ class MaskSettings:
     regularization: Mapping[str, float] = field(default_factory=dict)
     min_kept: float = 0.0
     fragmentation: float = 0.0
+    revive: bool = False
     initial_score: float = 0.0
 
 
@@ -75,7 +77,12 @@ class MaskSet(nn.Module):
                 self.scores[key] = nn.Parameter(torch.full(plan.score_shape, self.settings.initial_score))
                 groups.setdefault(plan.group, []).append(key)
             mask = BlockMask(
-                plan, self.scores[key], self.settings.method, self.settings.schedule, self.settings.min_kept
+                plan,
+                self.scores[key],
+                self.settings.method,
+                self.settings.schedule,
+                self.settings.min_kept,
+                self.settings.revive,
             )
             self._blocks[plan.weight] = mask
             if plan.bias is not None:

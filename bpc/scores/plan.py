@@ -34,6 +34,7 @@ class MaskPlan:
     units: tuple[int, ...] | None = None
     unit_count: int = 0
     stretches: tuple[tuple[int, int, int], ...] = ()
+    carried: tuple[bool, ...] | None = None  # by block: in a forward, another weight of its unit can carry the mask
 
     def __repr__(self) -> str:
         shape, block = ("×".join(map(str, sizes)) for sizes in (self.shape, self.block))

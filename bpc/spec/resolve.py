@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from bpc.scores.plan import MaskPlan
+from bpc.spec.carry import carried
 from bpc.spec.errors import SpecError
 from bpc.spec.pairing import Pair, pair_up
 from bpc.spec.schema import BlockSize, Rule, Spec
@@ -44,6 +45,8 @@ def resolve(spec: Spec, roles: Roles) -> tuple[MaskPlan, ...]:
         for r in roles
         if r.weight in (pairs if r.weight in shared else chosen)
     )
+    if spec.scores.revive:
+        plans = carried(plans, roles)
     _check_groups(spec, {plan.group for plan in plans})
     return plans
 

@@ -114,6 +114,11 @@ class Scores(_Section):
     )
     spread: float = Field(default=1.0, gt=0, description="how far from init they start at most, by importance")
     batches: int = Field(default=16, ge=1, description="training batches that importance is measured on")
+    revive: bool = Field(
+        default=False,
+        description="units of paired rules that were pruned go on being computed, so that their scores learn whether "
+        "they would help; without it they get no gradient from the task",
+    )
     learning_rate: float | None = Field(default=None, gt=0, description="None: chosen from the number of steps")
 
 
@@ -183,5 +188,6 @@ class Spec(_Section):
             regularization={group: weights.final_lambda * weights.weight(group) for group in groups},
             min_kept=self.floor,
             fragmentation=weights.fragmentation,
+            revive=self.scores.revive,
             initial_score=self.scores.init,
         )
