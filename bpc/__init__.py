@@ -27,6 +27,7 @@ __all__ = [
     "load_spec",
     "prune_once",
     "trim_vocabulary",
+    "widen",
 ]
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "load_spec": "bpc.spec",
     "prune_once": "bpc.oneshot",
     "trim_vocabulary": "bpc.vocabulary.trim",
+    "widen": "bpc.hub.widen",
 }
 
 _PACKAGES = ("bench", "report", "tasks", "train")

@@ -130,9 +130,7 @@ class DenseModel:
 
     def describe_module(self) -> str:
         """One line on the module view: how many parameters it holds, and why more than the graph where it does."""
-        parameters = sum(parameter.numel() for parameter in self.module.parameters())
-        refusal = self._module_view().refusal
-        return f"module view: {parameters:,} parameters" + (f". {refusal}" if refusal else "")
+        return str(self._module_view())
 
     def _module_view(self) -> ModuleView:
         if self._view is None:

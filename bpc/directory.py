@@ -152,6 +152,7 @@ def write_directory(
             "plans": [saved.view.plan.plain()],
             "granularity": saved.view.granularity,
             "refusal": saved.view.refusal,
+            "surplus": saved.view.surplus,
             "graph": None if saved.graph is None else {**vars(saved.graph), "plan": saved.graph.plan.plain()},
             "example": _store_example(saved.example, work / EXAMPLE_FILE),
         }
@@ -196,7 +197,7 @@ def read_directory(
     if content.graph is not None and plan is not None:
         graph = GraphCuts(plan, content.graph.parameters, content.graph.granularity, content.graph.multiple)
     module = _build(directory, stored.plans, options)
-    view = ModuleView(module, stored.plans[-1], content.granularity, content.refusal)
+    view = ModuleView(module, stored.plans[-1], content.granularity, content.refusal, content.surplus)
     return Saved(view, graph, example, certificate)
 
 

@@ -53,6 +53,7 @@ class _Content(_Section):
     plans: tuple[dict[str, Any], ...] = Field(min_length=1)
     granularity: str = "dims"
     refusal: str = ""
+    surplus: str = ""
     graph: _Graph | None = None
     example: ExampleEntries
     files: dict[Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")], str] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from bpc import inputs
+from bpc.hub.widen import widen
 from bpc.notebook import line, table
 from bpc.oneshot.target import Target
 from bpc.pricing import aim, price
@@ -207,7 +208,7 @@ def compile(
     if not isinstance(model, nn.Module):
         raise TypeError(f"compile takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
     spec = load_spec(spec)
-    model = plain_model(model)
+    model = widen(plain_model(model))
     if any(is_masked(module) for module in model.modules()):
         raise ValueError(
             f"{type(model).__name__} has block masks already; call program.detach() before compiling again"

@@ -138,6 +138,7 @@ def shrink(
         origin=Origin(
             resolved,
             granularity,
+            {name: parameter.numel() for name, parameter in small.named_parameters()},
             example=partial(example_check, small),
             coarser=partial(_coarser_plans, traced, resolved, options),
         ),

@@ -14,7 +14,7 @@ from passes.structure.roles import find_roles
 def test_bpc_exports_exactly_these_names() -> None:
     assert sorted(bpc.__all__) == [
         "DenseModel", "Program", "Seq2SeqTrainer", "Spec", "Target", "Trainer", "compile", "export_onnx", "load",
-        "load_spec", "prune_once", "trim_vocabulary",
+        "load_spec", "prune_once", "trim_vocabulary", "widen",
     ]  # fmt: skip
     for name in bpc.__all__:
         assert callable(getattr(bpc, name)), name

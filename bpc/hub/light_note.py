@@ -24,6 +24,7 @@ class Note:
     biases: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     kept: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
+    spreads: dict[str, dict[int, tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
     masked: bool = False
 
     @classmethod
@@ -32,7 +33,7 @@ class Note:
         content = {key: value for key, value in content.items() if key != "quant_method"}
         if content.get("format", 1) != 1 or content.keys() - cls.__dataclass_fields__.keys():
             raise NoteError("config.json: quantization_config: a newer bpc wrote it; install bpc to load this model")
-        for part in ("shapes", "kept"):
+        for part in ("shapes", "kept", "spreads"):
             entries = content.get(part, {}).items()
             content[part] = {name: {int(dim): tuple(v) for dim, v in dims.items()} for name, dims in entries}
         return cls(**content)
@@ -40,6 +41,6 @@ class Note:
     def plain(self) -> dict[str, Any]:
         """Dicts, lists and numbers, as they stand in config.json."""
         found = {name: value for name, value in vars(self).items() if name != "format" and value}
-        for part in {"shapes", "kept"} & found.keys():
+        for part in {"shapes", "kept", "spreads"} & found.keys():
             found[part] = {n: {str(dim): list(v) for dim, v in dims.items()} for n, dims in found[part].items()}
         return {"quant_method": METHOD, "format": self.format, **found}

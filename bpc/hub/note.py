@@ -26,6 +26,8 @@ class Note(BaseModel):
         biases: {bias that the config's model lacks: its length}.
         numbers: {module path: {attribute: (by the config, in the small model)}}, head counts and the like.
         kept: {buffer that checkpoints leave out: {dim: indices that stay}}.
+        spreads: {weight of a linear layer: {dim: (size that the forward sees, where runs of the held indices begin and
+            end in it)}}; see `passes.ir.compact`.
         masked: the weights are those of a training with block masks, which are not applied to them.
     """
 
@@ -36,6 +38,7 @@ class Note(BaseModel):
     biases: dict[str, NonNegativeInt] = {}
     numbers: dict[str, dict[str, tuple[int, int]]] = {}
     kept: dict[str, dict[NonNegativeInt, tuple[NonNegativeInt, ...]]] = {}
+    spreads: dict[str, dict[NonNegativeInt, tuple[NonNegativeInt, tuple[NonNegativeInt, ...]]]] = {}
     masked: bool = False
 
     def __bool__(self) -> bool:

@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 from bpc.hub.note import Note, NoteError
+from passes.ir.compact import compact, from_runs
 from passes.plan.sizes import tell_sizes
+
+Sizes = Mapping[int, tuple[int, int]]
 
 
 def resize(model: nn.Module, note: Note) -> None:
@@ -50,6 +53,9 @@ def resize(model: nn.Module, note: Note) -> None:
     for name, length in note.biases.items():
         if (found := find(model, name)) is not None and (weight := found[0]._parameters.get("weight")) is not None:
             found[0].register_parameter(found[1], nn.Parameter(weight.new_empty(length)))
+    for name, held in note.spreads.items():
+        if (found := find(model, name)) is not None:
+            _compact(found[0], name, held, note.shapes.get(name, {}))
     for path, numbers in note.numbers.items():
         module = next((m for m in _modules(model, path) if all(hasattr(m, name) for name in numbers)), None)
         for name, (by_config, number) in numbers.items() if module is not None else ():
@@ -59,6 +65,15 @@ def resize(model: nn.Module, note: Note) -> None:
                     f"{getattr(module, name)} of it: load it with the config it was saved with"
                 )
             setattr(module, name, number)
+
+
+def _compact(layer: nn.Module, name: str, held: Mapping[int, tuple[int, tuple[int, ...]]], shape: Sizes) -> None:
+    try:
+        if any(dim not in shape or size > shape[dim][0] for dim, (size, _) in held.items()):
+            raise ValueError("its forward would see more than the config makes")
+        compact(layer, {dim: (size, from_runs(runs, size)) for dim, (size, runs) in held.items()})
+    except (TypeError, ValueError) as error:
+        raise NoteError(f"config.json: quantization_config.spreads.{name}: {error}; it is damaged") from error
 
 
 def cut_buffers(model: nn.Module, note: Note) -> None:

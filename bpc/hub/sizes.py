@@ -11,6 +11,7 @@ from torch import nn
 
 from bpc.hub.note import Note, NoteError, write_note
 from bpc.hub.resize import find, resize
+from passes.ir.compact import compact_layers, held_by, runs
 from passes.plan.data import Cut
 from passes.plan.numbers import changed_attributes
 
@@ -57,7 +58,9 @@ def differences(full: nn.Module, small: nn.Module, cuts: Iterable[Cut], before: 
             shapes[name] = changed
             if name not in saved:
                 kept[name] = _kept(name, changed, before.kept.get(name, {}), cut_of.get(name))
-    note = Note(shapes=shapes, biases=biases, kept=kept)
+    layers = compact_layers(small).items()
+    spreads = {f"{path}.weight": {d: (n, runs(p)) for d, (n, p) in held_by(layer).items()} for path, layer in layers}
+    note = Note(shapes=shapes, biases=biases, kept=kept, spreads=spreads)
     resize(full, note)
     changes = changed_attributes(full, small)
     numbers = {

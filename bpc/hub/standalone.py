@@ -19,10 +19,11 @@ from torch import nn
 
 from bpc.hub.auto_map import FILE, point_to_file
 from bpc.hub.note import NoteError
+from passes.ir import compact
 from passes.plan import sizes
 
 NAME = f"{FILE}.py"
-# In this order, after passes.plan.sizes. They are read and not imported: `bpc.hub.hook` imports the last.
+# In this order, after passes.plan.sizes and passes.ir.compact. Read, not imported: `bpc.hub.hook` imports the last.
 _PARTS = ("light_note", "resize", "auto_map", "quantizer")
 _OURS = ("bpc", "passes")
 _HEAD = '''"""Loads a model that was made smaller by bpc, a block-pruning compiler for transformers, without bpc.
@@ -97,7 +98,7 @@ def _text(classes: list[str]) -> str:
     imports: dict[str, None] = {}
     bodies = []
     sources = (Path(__file__).with_name(f"{part}.py").read_text(encoding="utf-8") for part in _PARTS)
-    for source in (inspect.getsource(sizes), *sources):
+    for source in (inspect.getsource(sizes), inspect.getsource(compact), *sources):
         found, body = _split(source)
         imports |= dict.fromkeys(found)
         bodies.append(body.strip("\n"))

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 import passes
 from bpc.costs import Costs, Widths
+from bpc.hub.widen import widen
 from bpc.oneshot.batches import as_traced, calibration_batches, trace_example
 from bpc.oneshot.costs import CLOSE, ROUNDS, measured_speedup
 from bpc.oneshot.heads import Heads, find_heads
@@ -92,7 +93,7 @@ def prune_once(
         raise TypeError(f"prune_once takes a loaded model (an nn.Module), not a {type(model).__name__}: {model!r}")
     target = Target.of(target)
     shown = progress if isinstance(progress, PhaseProgress) else PhaseProgress(enabled=progress)
-    pruned = full_copy(plain_model(model)).cpu().eval()
+    pruned = widen(full_copy(plain_model(model))).cpu().eval()
     batches = calibration_batches(
         pruned, data, tokenizer, samples=samples, batch_size=batch_size, max_length=max_length
     )

@@ -15,6 +15,7 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from bpc.errors import MendableError
 from bpc.hub.sizes import tensors_of
+from passes.ir.compact import compact_layers
 from passes.masks import TensorFile
 
 
@@ -30,6 +31,11 @@ class Checkpoint(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, directory: Path, shell: nn.Module) -> None:
+        if layers := compact_layers(shell):
+            raise StreamError(
+                f"{directory} holds a small model, of whose {next(iter(layers))} its forward sees more than is stored: "
+                "bpc.widen makes it plain, in memory; or leave out --stream"
+            )
         self._file = TensorFile(directory)
         self._shell = tensors_of(shell)
         self._stored: dict[str, str] = {}

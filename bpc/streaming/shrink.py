@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,7 @@ from passes.plan.apply import apply_plan
 from passes.plan.errors import ModuleViewError
 from passes.plan.numbers import changed_attributes
 from passes.plan.plan import ModuleView, Plan
+from passes.plan.refine import refine
 from passes.plan.tensors import SmallTensors
 from passes.planning import plan_shrink
 from passes.verify.errors import VerificationError
@@ -191,7 +193,15 @@ def _plan(
             refusal = refusal or error.reason
             continue
         plan = replace(plan, attributes=changed_attributes(shell, module))
-        return first, ModuleView(module, plan, granularity, refusal), numbers, check.layers
+        view, layers = ModuleView(module, plan, granularity, refusal), check.layers
+        if (finer := refine(plan, first, shell)).spreads:
+            tensors = SmallTensors(finer, checkpoint, masks)
+            smaller = Numbers(checkpoint, masks, finer, tensors)
+            check = _Check(shell, smaller, inputs)
+            with contextlib.suppress(ModuleViewError):
+                module = apply_plan(finer, shell, check=check, biases=tensors.biases)
+                return first, replace(view, module=module, plan=finer), smaller, check.layers
+        return first, view, numbers, layers
     raise AssertionError("one granularity is the last")
 
 
@@ -205,6 +215,10 @@ class _Check:
         self._shell, self._numbers, self._inputs = shell, numbers, inputs
         self._expected = shapes_of(shell, inputs)
         self.layers: Layers | None = None  # of the last module that was right
+
+    @property
+    def inputs(self) -> Any:
+        return self._inputs
 
     def failure(self, module: nn.Module) -> str | None:
         try:

@@ -20,6 +20,7 @@ from passes.frontend.prepare import as_graph, prepare
 from passes.frontend.reference import make_reference
 from passes.frontend.run import in_eval_mode, own_copy
 from passes.frontend.selfcheck import SelfCheck
+from passes.ir.compact import expanded
 from passes.ir.graph import prefix_attributes
 from passes.ir.info import META_KEY, TraceInfo, trace_info
 from passes.ir.session import exclusive
@@ -41,7 +42,8 @@ def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True)
             inputs of rank 4 and more only the batch: channels, heights and widths are part of the architecture). False
             keeps the example's sizes.
 
-    Returns the graph; its parameters *are* the model's (same objects, same names). It refuses inputs that the model
+    Returns the graph; its parameters *are* the model's (same objects, same names), but for compact layers
+    (`passes.ir.compact`), which are traced as the plain ones that they stand for. It refuses inputs that the model
     would have treated otherwise than the example (`passes.ir.info.InputError`), and has been compared with the model on
     the example and on other sizes (but not on the meta device). Raises `TraceError`.
     """
@@ -50,7 +52,7 @@ def trace(model: nn.Module, example_inputs: Any = None, *, dynamic: bool = True)
     if dynamic:
         args, kwargs = widen_unit_dims(args, kwargs)
     args, kwargs = own_copy((args, kwargs))
-    with in_eval_mode(inner), plain_forwards(inner):
+    with in_eval_mode(inner), plain_forwards(inner), expanded(inner):
         exported = export_dynamic(inner, args, kwargs) if dynamic else export(inner, args, kwargs, None)
         plain = as_graph(exported, inner)
         reference = make_reference(plain)

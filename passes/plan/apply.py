@@ -10,12 +10,14 @@ refused: then the graph view is the only one.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from passes.ir.compact import compact, compact_layers, expand, output_dim
 from passes.ir.tensors import masked
+from passes.plan.broadcast import accidental_broadcast
 from passes.plan.copies import share_copy
 from passes.plan.data import Cut, Masks, PlanData
 from passes.plan.errors import ModuleViewError
@@ -26,6 +28,10 @@ from passes.plan.tensors import SmallTensors
 
 class Checks(Protocol):
     """What says whether a small module computes what it has to."""
+
+    @property
+    def inputs(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """An example of what the model takes."""
 
     def failure(self, module: nn.Module) -> str | None:
         """None if it does; else what went wrong."""
@@ -44,14 +50,15 @@ def apply_plan(
     result against; without it the numbers have to be given (``plan.attributes``) or none may be in doubt. ``biases``:
     for a model on the meta device, see `SmallTensors`. Raises `ModuleViewError`.
     """
-    base = share_copy(model)
+    base = _plain_copy(model)
     _check_names(plan, base, masks or {})
     tensors = SmallTensors(plan, _tensors(base), masks or {}, biases)
     _check_places(plan, base, tensors.biases)
     _register(base, dict(tensors), plan.aliases, {cut.parameter: cut for cut in plan.cuts})
     if plan.attributes is not None:
         set_attributes(base, plan.attributes)
-        failure = check.failure(base) if check is not None else None
+        _spread(plan, base)
+        failure = _failure(check, model, base)
         if failure is not None:
             raise ModuleViewError(f"{type(model).__name__} does not follow the plan: {failure}")
         return base
@@ -64,7 +71,8 @@ def apply_plan(
     for attributes in candidate_attributes(plan, base):
         candidate = share_copy(base)
         set_attributes(candidate, attributes)
-        failed = check.failure(candidate) if check is not None else None
+        _spread(plan, candidate)
+        failed = _failure(check, model, candidate)
         if failed is None:
             return candidate
         failure = failure or failed  # that of the likeliest candidate
@@ -79,11 +87,37 @@ def apply_plan(
 
 def with_masks(model: nn.Module, masks: Masks, aliases: Mapping[str, str]) -> nn.Module:
     """A copy of ``model`` with masks applied to its weights; unmasked parameters are shared."""
-    copied = share_copy(model)
+    copied = _plain_copy(model)
     named = _tensors(copied)
     new = {name: masked(named[name].detach(), mask) for name, mask in masks.items()}
     _register(copied, new, aliases)
     return copied
+
+
+def _failure(check: Checks | None, model: nn.Module, small: nn.Module) -> str | None:
+    return None if check is None else check.failure(small) or accidental_broadcast(model, small, *check.inputs)
+
+
+def _plain_copy(model: nn.Module) -> nn.Module:
+    """A copy that shares every tensor, but for those of compact layers, which are plain ones in it."""
+    copied = share_copy(model)
+    for layer in compact_layers(copied).values():
+        expand(layer)
+    return copied
+
+
+def _spread(plan: PlanData, model: nn.Module) -> None:
+    held: dict[str, dict[int, tuple[int, tuple[int, ...]]]] = {}
+    for spread in plan.spreads:
+        held.setdefault(spread.weight, {})[spread.dim] = spread.size, spread.places
+    for name, dims in held.items():
+        owner, leaf = _owner(model, name)
+        if leaf != "weight" or output_dim(owner) is None:
+            raise ModuleViewError(f"{name}, of which the plan holds less than its forward sees, is no linear layer's")
+        try:
+            compact(owner, dims)
+        except ValueError as error:
+            raise ModuleViewError(f"{name}: {error}") from None
 
 
 def _suspects(plan: PlanData, model: nn.Module) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx, nn
@@ -23,13 +23,32 @@ class Check:
     kwargs: Mapping[str, Any]
     reference: Reference
 
+    @property
+    def inputs(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        return self.args, self.kwargs
+
     def failure(self, module: nn.Module) -> str | None:
         """None if the module computes the reference's outputs, but for rounding; else what went wrong."""
+        return next((failure for failure in self._failures(module) if failure is not None), None)
+
+    def that(self, masked: nn.Module) -> Check:
+        """With those trials alone that the masked model itself reproduces; unchanged where it fails on the example.
+
+        A fresh mask may leave rows of attention without a key. What they are is no matter of the model, and where the
+        graph has lost that attention nothing tells that they were there.
+        """
+        failures = list(self._failures(masked))
+        trials = tuple(t for t, failed in zip(self.reference.trials, failures, strict=True) if failed is None)
+        if not any(trial.draw.example for trial in trials):
+            return self
+        return replace(self, reference=replace(self.reference, trials=trials))
+
+    def _failures(self, module: nn.Module) -> Iterator[str | None]:
         was_training = module.training
         module.eval()
         try:
-            failures = (self._failure(module, trial) for trial in self.reference.trials)
-            return next((failure for failure in failures if failure is not None), None)
+            for trial in self.reference.trials:
+                yield self._failure(module, trial)
         finally:
             module.train(was_training)
 

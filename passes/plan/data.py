@@ -73,12 +73,27 @@ class HeadView:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
 
+@dataclass(frozen=True)
+class Spread:
+    """A dim of a linear layer's weight that is longer where the forward sees it: ``size``, zeros outside ``places``.
+
+    See `passes.ir.compact`.
+    """
+
+    weight: str
+    dim: Annotated[int, Field(ge=0, le=1)]
+    size: _Size
+    places: tuple[_Size, ...]
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+
 @dataclass(frozen=True, repr=False)
 class PlanData:
     """Everything the rewrite did to parameters. ``cuts`` and ``folds`` refer to the names of the traced model.
 
     ``attributes`` are the Python numbers (head counts and the like) of the user's own modules that had to follow:
-    {module path: {attribute: number}}; None where they have not been looked for.
+    {module path: {attribute: number}}; None where they have not been looked for. ``spreads``: what of a module's linear
+    layers its forward sees with zeros between; a graph has none.
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -87,6 +102,7 @@ class PlanData:
     heads: tuple[HeadView, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)  # tied parameter names
     attributes: Mapping[str, Mapping[str, Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]]] | None = None
+    spreads: tuple[Spread, ...] = ()
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __repr__(self) -> str:
@@ -102,7 +118,10 @@ class PlanData:
 
     def plain(self) -> dict[str, Any]:
         """What `to_json` writes, as dicts, lists and numbers."""
-        return {"format": 1, **{f.name: _plain(getattr(self, f.name)) for f in fields(PlanData)}}
+        entries = {f.name: _plain(getattr(self, f.name)) for f in fields(PlanData)}
+        if not self.spreads:  # most plans have none, and earlier versions know of none
+            del entries["spreads"]
+        return {"format": 1, **entries}
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -112,7 +131,7 @@ class PlanData:
             if not isinstance(data, dict) or data.pop("format", None) != 1:
                 raise ValueError("unknown format version")
             names = [f.name for f in fields(PlanData)]
-            if missing := [name for name in names if name not in data]:
+            if missing := [name for name in names if name not in data and name != "spreads"]:
                 raise ValueError(f"{missing[0]}: missing")
             plan = as_schema(_SCHEMA, data)
             _check_bounds(plan)
@@ -150,6 +169,12 @@ def _check_bounds(plan: PlanData) -> None:
         if len(fold.columns) != len(fold.constants):
             given = f"{len(fold.columns)} columns and {len(fold.constants)} constants"
             raise ValueError(f"folds[{number}]: {given}; there has to be one for each")
+    lengths = {(cut.parameter, d): (cut.shape[d], len(kept)) for cut in plan.cuts for d, kept in cut.keep.items()}
+    for number, spread in enumerate(plan.spreads):
+        length, held = lengths.get((spread.weight, spread.dim), (0, -1))
+        if len(spread.places) != held or spread.size > length:
+            raise ValueError(f"spreads[{number}]: its places are not those of a cut of {short(spread.weight)}")
+        _check_indices(f"spreads[{number}].places", spread.places, spread.size)
 
 
 def _check_indices(where: str, indices: tuple[int, ...], size: int) -> None:

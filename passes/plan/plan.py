@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -13,6 +13,8 @@ from passes.plan.check import Check
 from passes.plan.data import Masks, PlanData
 from passes.plan.errors import ModuleViewError
 from passes.plan.numbers import changed_attributes
+from passes.plan.refine import refine
+from passes.plan.surplus import surplus
 
 # (model with its zeros, what to reproduce) -> coarser and coarser plans for it, with the names of their granularities.
 CoarserPlans: TypeAlias = Callable[[nn.Module, Check], Iterator[tuple[str, "Plan"]]]
@@ -23,12 +25,13 @@ class Origin:
     """What a plan that comes from `passes.shrink` remembers of it, in memory only.
 
     ``masks``: those that shrink was given, under the names the graph uses. ``granularity``: how finely it cut
-    attention. ``example``: the traced example and what the small graph makes of it. ``coarser``: plans to fall back on
-    where a forward cannot follow.
+    attention. ``sizes``: {parameter of the small graph: its entries}. ``example``: the traced example and what the
+    small graph makes of it. ``coarser``: plans to fall back on where a forward cannot follow.
     """
 
     masks: Masks
     granularity: str
+    sizes: Mapping[str, int]
     example: Callable[[], Check]
     coarser: CoarserPlans
 
@@ -50,7 +53,13 @@ class Plan(PlanData):
         return self.view(model, masks, check).module
 
     def view(self, model: nn.Module, masks: Masks | None = None, check: Check | None = None) -> ModuleView:
-        """`apply_to`, with the plan that the module follows."""
+        """`apply_to`, with the plan that the module follows, and why it holds more than the graph where it does."""
+        view = self._view(model, masks, check)
+        if self.origin is None:
+            return view
+        return replace(view, surplus=surplus(view.module, self.origin.sizes, self.aliases))
+
+    def _view(self, model: nn.Module, masks: Masks | None, check: Check | None) -> ModuleView:
         if self.origin is not None:
             masks = self.origin.masks if masks is None else masks
             check = check or self.origin.example()
@@ -62,13 +71,33 @@ class Plan(PlanData):
             if self.origin is None or check is None or not refusal.reason:
                 raise
             zeroed = with_masks(model, masks or {}, self.aliases)
-            for granularity, plan in self.origin.coarser(zeroed, check):
+            if isinstance(check, Check):
+                check = check.that(zeroed)
+            for granularity, plan in self._plans(zeroed, check):
                 try:
                     small = apply_plan(plan, zeroed, check=check)
                 except ModuleViewError:
                     continue
-                return ModuleView(small, plan._noted(model, small), granularity, refusal.reason)
+                plan = plan._noted(model, small)
+                reason = "" if granularity == self.origin.granularity else refusal.reason
+                return self._refined(ModuleView(small, plan, granularity, reason), zeroed, check)
             raise
+
+    def _plans(self, zeroed: nn.Module, check: Check) -> Iterator[tuple[str, Plan]]:
+        """This one and coarser ones, with the names of their granularities."""
+        assert self.origin is not None
+        yield self.origin.granularity, self
+        yield from self.origin.coarser(zeroed, check)
+
+    def _refined(self, view: ModuleView, zeroed: nn.Module, check: Check) -> ModuleView:
+        """A coarser view, its linear layers as small as this plan says, where the forward goes through the layers."""
+        plan = refine(view.plan, self, zeroed)
+        if not plan.spreads:
+            return view
+        try:
+            return replace(view, module=apply_plan(plan, zeroed, check=check), plan=plan)
+        except ModuleViewError:  # it reads weights where it should call layers
+            return view
 
     def _noted(self, model: nn.Module, small: nn.Module) -> Plan:
         """The data, with the numbers that had to follow in ``small``."""
@@ -83,11 +112,22 @@ class Plan(PlanData):
 class ModuleView:
     """A smaller module and the plan it follows, its numbers written down.
 
-    ``granularity``: how finely attention is cut in the module ("dims", "even", "heads" or "units"), and ``refusal`` why
-    no finer: empty where it is as fine as the plan it was made for.
+    ``granularity``: how finely attention is cut where the module's forward computes it ("dims", "even", "heads" or
+    "units"), and ``refusal`` why no finer: empty where it is as fine as the plan it was made for. ``surplus``: how many
+    more parameters the module holds than the graph, and why; empty where it is none.
     """
 
     module: nn.Module
     plan: Plan
     granularity: str = "dims"
     refusal: str = ""
+    surplus: str = ""
+
+    def __str__(self) -> str:
+        held = f"{sum(parameter.numel() for parameter in self.module.parameters()):,} parameters"
+        said = [f"module view: {held}" + (f", {self.surplus}" if self.surplus else "")]
+        if self.plan.spreads:
+            said.append(
+                f'Attention is computed as if cut by "{self.granularity}", with zeros where layers hold nothing'
+            )
+        return ". ".join([*said, self.refusal] if self.refusal else said)
