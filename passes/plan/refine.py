@@ -7,7 +7,6 @@ nothing either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -22,8 +21,8 @@ AnyPlan = TypeVar("AnyPlan", bound=PlanData)
 def refine(coarse: AnyPlan, fine: PlanData, model: nn.Module) -> AnyPlan:
     """``coarse`` with the cuts of ``fine`` in those linear layers of ``model`` where they are finer, as ``spreads``.
 
-    Both plans are of one graph. A layer whose weight has several names keeps its coarse size, as does one of which the
-    finer plan keeps what the coarse one drops.
+    Both plans are of one graph. What the one or the other drops goes, but for one index where that is all. A layer
+    whose weight has several names keeps its coarse size.
     """
     cuts, finer = ({cut.parameter: cut for cut in plan.cuts} for plan in (coarse, fine))
     added = {fold.bias for fold in coarse.folds}
@@ -37,34 +36,35 @@ def refine(coarse: AnyPlan, fine: PlanData, model: nn.Module) -> AnyPlan:
         bias: str | None = weight.removesuffix("weight") + "bias"
         if layer._parameters.get("bias") is None and bias not in added:
             bias = None
-        for spread in _spreads(weight, bias, out_dim, cuts, finer):
-            spreads.append(spread)
-            _cut_more(cuts, weight, finer[weight], spread.dim)
-            if bias is not None and spread.dim == out_dim:
-                _cut_more(cuts, bias, finer[bias], 0)
+        for dim in (0, 1):
+            shape = finer[weight].shape
+            seen, held = _seen_and_held(cuts.get(weight), finer[weight], dim, shape[dim])
+            own_bias = bias if dim == out_dim else None
+            if held == seen or not _alike(own_bias, cuts, finer, (seen, held)):
+                continue
+            place = {index: number for number, index in enumerate(seen)}
+            spreads.append(Spread(weight, dim, len(seen), tuple(place[index] for index in held)))
+            _cut(cuts, weight, shape, dim, held)
+            if own_bias is not None:
+                _cut(cuts, own_bias, (shape[dim],), 0, held)
     return replace(coarse, cuts=tuple(cuts.values()), spreads=tuple(spreads)) if spreads else coarse
 
 
-def _spreads(
-    weight: str, bias: str | None, out_dim: int, cuts: dict[str, Cut], finer: dict[str, Cut]
-) -> Iterator[Spread]:
-    shape = finer[weight].shape
-    for dim in (0, 1):
-        seen, held = (_kept(plan.get(weight), dim, shape[dim]) for plan in (cuts, finer))
-        place = {index: number for number, index in enumerate(seen)}
-        if held == seen or any(index not in place for index in held):
-            continue
-        if dim == out_dim and bias is not None:
-            lengths = (_kept(plan.get(bias), 0, shape[dim]) for plan in (cuts, finer))
-            if bias not in finer or tuple(lengths) != (seen, held):
-                continue
-        yield Spread(weight, dim, len(seen), tuple(place[index] for index in held))
+def _seen_and_held(cut: Cut | None, fine: Cut | None, dim: int, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the coarse plan keeps along a dim, and what both keep."""
+    everything = tuple(range(size))
+    seen, kept = (everything if c is None else c.keep.get(dim, everything) for c in (cut, fine))
+    among = set(kept)
+    return seen, tuple(index for index in seen if index in among) or seen[:1]
 
 
-def _kept(cut: Cut | None, dim: int, size: int) -> tuple[int, ...]:
-    return tuple(range(size)) if cut is None else cut.keep.get(dim, tuple(range(size)))
+def _alike(bias: str | None, cuts: dict[str, Cut], finer: dict[str, Cut], rows: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether both plans cut a bias as the rows of its weight."""
+    if bias is None:
+        return True
+    return bias in finer and _seen_and_held(cuts.get(bias), finer[bias], 0, finer[bias].shape[0]) == rows
 
 
-def _cut_more(cuts: dict[str, Cut], name: str, fine: Cut, dim: int) -> None:
-    cut = cuts.get(name, Cut(name, fine.shape, {}))
-    cuts[name] = replace(cut, keep={**cut.keep, dim: fine.keep[dim]})
+def _cut(cuts: dict[str, Cut], name: str, shape: tuple[int, ...], dim: int, held: tuple[int, ...]) -> None:
+    cut = cuts.get(name, Cut(name, shape, {}))
+    cuts[name] = replace(cut, keep={**cut.keep, dim: held})

@@ -29,7 +29,8 @@ _BOTH: dict[str, Any] = {
 
 def _llama() -> nn.Module:
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**_DECODER))
-    return masked(model, {"model.layers.0.self_attn.v_proj": slice(0, 8), "model.layers.1.mlp.up_proj": slice(0, 20)})
+    values = {"model.layers.0.self_attn.v_proj": slice(0, 8), "model.layers.1.self_attn.v_proj": slice(0, None, 3)}
+    return masked(model, values | {"model.layers.1.mlp.up_proj": slice(0, 20)})
 
 
 def _qwen3() -> nn.Module:
@@ -49,12 +50,12 @@ def _gpt2() -> nn.Module:
     config = transformers.GPT2Config(**_TOKENS, n_embd=32, n_layer=2, n_head=4, n_inner=48, n_positions=64)
     model = transformers.GPT2LMHeadModel(config)
     first, second = "transformer.h.0.", "transformer.h.1."
-    values = {f"{first}attn.c_attn": slice(64, 80), f"{second}attn.c_attn": slice(64, 72)}
+    values = {f"{first}attn.c_attn": slice(64, 80), f"{second}attn.c_attn": slice(64, 96, 3)}
     return masked(model, values | {f"{second}mlp.c_fc": slice(9)})
 
 
 def _t5() -> nn.Module:
-    """Another number of heads in each layer, which T5's forward cannot have: the module keeps what the graph drops."""
+    """Another number of heads in each layer, which T5's forward cannot have: its layers hold less than it sees."""
     config = transformers.T5Config(vocab_size=VOCABULARY, d_model=32, d_kv=8, num_heads=4, d_ff=48, num_layers=2)
     config.decoder_start_token_id = 0
     model = transformers.T5ForConditionalGeneration(config)

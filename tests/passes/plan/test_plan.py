@@ -18,9 +18,10 @@ from passes.driver import TOLERANCE, least_precise
 from passes.options import Granularity
 from passes.plan.apply import apply_plan
 from passes.plan.errors import ModuleViewError
-from passes.plan.plan import Plan
-from tests.passes.families import FAMILIES
-from tests.passes.family_masks import draw, masked
+from passes.plan.plan import ModuleView, Plan
+from tests.passes.families import FAMILIES, Family
+from tests.passes.family_masks import Draft, Masks, draw, masked
+from tests.passes.family_structure import Parameters
 from tests.passes.test_architectures import distance, eager, tensors, traced
 
 # Most forwards view q, k and v with one head size ("even"). Where the scale of the scores is computed from the head
@@ -32,6 +33,12 @@ COARSER: Mapping[str, Granularity] = {
     **dict.fromkeys(("nn-encoder", "nn-decoder", "nn-attention"), "heads"),  # embed_dim is the model's width
     "timm": "heads",  # literals
 }
+# Their weights are no linear layer's, or are read past the layer: what the forward needs stays there.
+PACKED = ("nn-encoder", "nn-decoder", "nn-attention")
+RAGGED = (
+    "bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "modernbert", "gpt2", "llama", "gemma2", "t5",
+    "bart", "whisper", "vit",
+)  # fmt: skip
 REASON = (
     r"A forward has one head size, but .* needs \d+ in .*\.(weight|bias) and \d+ in .*\.(weight|bias)\."
     r"|a head count or head size that the plan changes \(\d+ heads of \d+ in .*\.(weight|bias)"
@@ -64,11 +71,51 @@ def test_the_plan_applies_to_the_module_or_says_what_it_cannot_follow(name: str)
         outputs = tensors(small(**inputs))
     assert distance(eager(model, inputs, masked(parameters, masks)), outputs) <= tolerance
     assert size(small) < size(model) or not family.feed_forward  # where nothing but whole heads goes
+    check_size(view, plan, name in PACKED)
     read = Plan.from_json(view.plan.to_json())
     with torch.no_grad():
         again = tensors(read.apply_to(model, masks)(**inputs))
     assert distance(outputs, again) == 0
     assert all(torch.equal(p, parameters[n]) for n, p in model.named_parameters())
+    if name in RAGGED:
+        masks = ragged(family, parameters)
+        plan = passes.shrink(graph, masks, verify=False).plan
+        view = plan.view(model)
+        with torch.no_grad():
+            outputs = tensors(view.module(**inputs))
+        assert distance(eager(model, inputs, masked(parameters, masks)), outputs) <= tolerance
+        check_size(view, plan, packed=False)
+        assert "its forward runs what the graph has lost" in view.surplus
+
+
+def check_size(view: ModuleView, plan: Plan, packed: bool) -> None:
+    """Every parameter that the graph has too is as large as there, and what the module holds besides is told."""
+    assert plan.origin is not None
+    sizes = plan.origin.sizes
+    held = {plan.aliases.get(name, name): p.numel() for name, p in view.module.named_parameters()}
+    larger = {name: n - sizes[name] for name, n in held.items() if n > sizes.get(name, n)}
+    besides = sum(n for name, n in held.items() if name not in sizes)
+    assert bool(larger) == packed, larger
+    assert ("its forward needs more of a weight" in view.surplus) == packed
+    told = f"{besides + sum(larger.values()):,} more than the graph" if besides or larger else ""
+    assert view.surplus.partition(":")[0] == told
+
+
+def ragged(family: Family, parameters: Parameters) -> Masks:
+    """Other heads in each layer, other dims in each head, and a last attention that is dead."""
+    draft = Draft(parameters)
+    for number, unit in enumerate(family.attention):
+        values = draft.of(unit.value)
+        dims = len(values) // unit.kv_heads
+        dead = number % unit.kv_heads
+        for head in range(unit.kv_heads):
+            values[head * dims : head * dims + 1 + (head + number) % 3] = False
+        values[dead * dims : (dead + 1) * dims] = False
+        if number + 1 == len(family.attention):
+            values[:] = False
+    for number, feed in enumerate(family.feed_forward):
+        draft.of(feed.down)[:, : 20 + 3 * number] = False
+    return draft.masks
 
 
 def test_heads_that_no_layer_needs_go_under_a_shared_table() -> None:
