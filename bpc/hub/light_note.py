@@ -15,6 +15,10 @@ class NoteError(ValueError):
     """A config's note cannot be read, does not fit the model, or forbids to load it; the message says what to do."""
 
 
+def _nested(value: Any, kind: Any) -> Any:
+    return kind(_nested(entry, kind) for entry in value) if isinstance(value, list | tuple) else value
+
+
 @dataclass(frozen=True)
 class Note:
     """Sizes of a small model beside what its config makes."""
@@ -35,12 +39,14 @@ class Note:
             raise NoteError("config.json: quantization_config: a newer bpc wrote it; install bpc to load this model")
         for part in ("shapes", "kept", "spreads"):
             entries = content.get(part, {}).items()
-            content[part] = {name: {int(dim): tuple(v) for dim, v in dims.items()} for name, dims in entries}
+            content[part] = {name: {int(dim): _nested(v, tuple) for dim, v in dims.items()} for name, dims in entries}
         return cls(**content)
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists and numbers, as they stand in config.json."""
         found = {name: value for name, value in vars(self).items() if name != "format" and value}
         for part in {"shapes", "kept", "spreads"} & found.keys():
-            found[part] = {n: {str(dim): list(v) for dim, v in dims.items()} for n, dims in found[part].items()}
+            found[part] = {
+                n: {str(dim): _nested(v, list) for dim, v in dims.items()} for n, dims in found[part].items()
+            }
         return {"quant_method": METHOD, "format": self.format, **found}

@@ -29,9 +29,8 @@ from passes.plan.tensors import SmallTensors
 class Checks(Protocol):
     """What says whether a small module computes what it has to."""
 
-    @property
-    def inputs(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """An example of what the model takes."""
+    def run(self, module: nn.Module) -> Any:
+        """Run a module on the example."""
 
     def failure(self, module: nn.Module) -> str | None:
         """None if it does; else what went wrong."""
@@ -95,7 +94,7 @@ def with_masks(model: nn.Module, masks: Masks, aliases: Mapping[str, str]) -> nn
 
 
 def _failure(check: Checks | None, model: nn.Module, small: nn.Module) -> str | None:
-    return None if check is None else check.failure(small) or accidental_broadcast(model, small, *check.inputs)
+    return None if check is None else check.failure(small) or accidental_broadcast(model, small, check.run)
 
 
 def _plain_copy(model: nn.Module) -> nn.Module:

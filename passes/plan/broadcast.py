@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from passes.verify.run import outputs_of
-
 _MATMUL = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__}
 Sizes = tuple[tuple[int, ...], ...]  # the leading dims of what is multiplied
 
@@ -42,11 +40,9 @@ class _Products(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def accidental_broadcast(
-    model: nn.Module, small: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> str | None:
-    """What ``small`` broadcasts where ``model`` does not, on the same inputs; None where there is no such product."""
-    before, after = (_products(module, args, kwargs) for module in (model, small))
+def accidental_broadcast(model: nn.Module, small: nn.Module, run: Callable[[nn.Module], Any]) -> str | None:
+    """What ``small`` broadcasts where ``model`` does not, in the same ``run``; None where there is no such product."""
+    before, after = (_products(module, run) for module in (model, small))
     if len(before) != len(after):  # another way through the forward: nothing to set side by side
         before = [next(filter(_broadcasts, before), ())] * len(after)
     for own, sizes in zip(before, after, strict=True):
@@ -56,14 +52,9 @@ def accidental_broadcast(
     return None
 
 
-def _products(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Sizes]:
-    was_training = module.training
-    module.eval()
-    try:
-        with _Products() as products:
-            outputs_of(module, args, dict(kwargs))
-    finally:
-        module.train(was_training)
+def _products(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Sizes]:
+    with _Products() as products:
+        run(module)
     return products.found
 
 

@@ -23,9 +23,14 @@ class Check:
     kwargs: Mapping[str, Any]
     reference: Reference
 
-    @property
-    def inputs(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        return self.args, self.kwargs
+    def run(self, module: nn.Module) -> Any:
+        """The module's outputs on the example."""
+        was_training = module.training
+        module.eval()
+        try:
+            return outputs_of(module, self.args, dict(self.kwargs))
+        finally:
+            module.train(was_training)
 
     def failure(self, module: nn.Module) -> str | None:
         """None if the module computes the reference's outputs, but for rounding; else what went wrong."""
