@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, get_args
 
 import torch
 from torch import fx, nn
 
+from passes.analysis.width import Narrowing
 from passes.certificate import Certificate, digests, plain, versions
 from passes.frontend.bake import BakeWeights
 from passes.frontend.reference import masked_reference
@@ -21,20 +22,23 @@ from passes.ir.session import exclusive
 from passes.masks import MaskError, MaskSource, resolve_masks
 from passes.options import Granularity, ShrinkOptions
 from passes.plan.check import Check, example_check
-from passes.plan.data import merge_folds
+from passes.plan.compose import cuts_after, folds_after
+from passes.plan.data import Cut, merge_folds
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import Origin, Plan
 from passes.planning import plan_shrink
-from passes.report import ShrinkReport, build_report, summarise
+from passes.report import ShrinkReport, build_report, count_parameters, summarise
 from passes.rewrite.apply_masks import ApplyMasks
 from passes.rewrite.drop_noop_slices import DropNoopSlices
 from passes.rewrite.fold_constants import FoldConstants
+from passes.rewrite.narrow_width import NarrowWidth, RestrictWidth
 from passes.rewrite.replace_constants import ReplaceConstants
 from passes.rewrite.retrace import Retrace
 from passes.rewrite.shrink_dims import ShrinkDims
 from passes.verify.compare import compare
 from passes.verify.diverge import first_divergence
 from passes.verify.record import Trial, record_reference
+from passes.width import WidthMask, kept_width, resolve_width, with_width
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 SEED = 0  # of the fresh inputs
@@ -78,6 +82,7 @@ def shrink(
     tolerance: float | None = None,
     granularity: Granularity = "dims",
     multiple: int = 1,
+    width: WidthMask = None,
 ) -> ShrinkResult:
     """Rewrite a traced graph into a smaller dense one that computes exactly what the masked one does.
 
@@ -92,6 +97,9 @@ def shrink(
             `ShrinkOptions`), for modules whose forward has one head size, or one head count, for all layers.
         multiple: keep dead (zero) dims until every count of FFN dims, and of dims per head, divides by it. The report
             names them; docs/benchmarks-onnx.md has what it costs.
+        width: channels of the residual stream to keep, a bool tensor, or {parameter along a stream: such a tensor}. The
+            masked model is then the one whose norms run over the kept channels alone, and outputs along the stream hold
+            these alone; see `passes.width` and docs/exactness.md. Raises `passes.MaskError`.
 
     Exactness is promised for attention rows that see at least one key.
     """
@@ -101,17 +109,27 @@ def shrink(
     baked = PassManager((BakeWeights(),)).run(graph_module)  # weights computed from masks: numbers
     graph_module = baked.graph_module
     resolved = resolve_masks(graph_module, masks)
-    apply, *others = shrink_passes(resolved, options)
+    narrowing = resolve_width(graph_module, width)
+    applied_masks = resolved if narrowing is None else with_width(graph_module, resolved, narrowing)
+    apply, *others = shrink_passes(applied_masks, options)
+    meant = partial(_meant, graph_module, applied_masks, narrowing)
     reference = None
     if verify:  # before the masked weights of the graph exist beside the reference's
-        reference = record_reference(masked_reference(graph_module, resolved), SEED, traced=graph_module)
+        reference = record_reference(meant(), SEED, traced=graph_module)
     applied = PassManager((apply,)).run(graph_module)
     record = (*baked.record, *applied.record)
     masked = [applied.graph_module]
     del applied
-    before = summarise(masked[0])
+    whole = count_parameters(masked[0])
     masked_digests = digests(masked[0].named_parameters())
     known = masked_digests.keys() | dict(masked[0].named_buffers()).keys()
+    narrowed: tuple[Cut, ...] = ()
+    if narrowing is not None:
+        cut = PassManager((NarrowWidth(narrowing),)).run(masked.pop())
+        masked, record = [cut.graph_module], (*record, *cut.record)
+        narrowed = cut.facts["narrow-width"]["cuts"]
+        del cut
+    before = replace(summarise(masked[0]), parameters=whole)
     outcome = PassManager(others).run(masked.pop())  # nobody else holds the masked weights: passes free them
     small, record = outcome.graph_module, (*record, *outcome.record)
     if outcome.facts["replace-constants"]["constants"]:
@@ -122,7 +140,7 @@ def shrink(
     if reference is not None:
 
         def locate(trial: Trial) -> str:
-            return first_divergence(masked_reference(graph_module, resolved), small, trial.args, trial.kwargs)
+            return first_divergence(meant(), small, trial.args, trial.kwargs)
 
         held = dict((*small.named_parameters(), *small.named_buffers())).keys()
         written = {fold.bias for fold in folds} | set(trace_info(graph_module).baked)
@@ -130,8 +148,8 @@ def shrink(
             reference, small, tolerance=tolerance, locate=locate, anew=(held - known) | (held & written)
         )
     plan = Plan(
-        cuts=tuple(outcome.facts["shrink-dims"]["cuts"]),
-        folds=folds,
+        cuts=cuts_after(narrowed, outcome.facts["shrink-dims"]["cuts"]),
+        folds=folds_after(narrowed, folds),
         constants=tuple(outcome.facts["replace-constants"]["constants"]),
         heads=tuple(outcome.facts["shrink-dims"]["heads"]),
         aliases=trace_info(graph_module).aliases,
@@ -140,7 +158,7 @@ def shrink(
             granularity,
             {name: parameter.numel() for name, parameter in small.named_parameters()},
             example=partial(example_check, small),
-            coarser=partial(_coarser_plans, traced, resolved, options),
+            coarser=partial(_coarser_plans, traced, resolved, options, width),
         ),
     )
     report = build_report(before, small, outcome.facts["shrink-dims"]["analysis"], agreement)
@@ -148,7 +166,7 @@ def shrink(
         view="graph",
         dtype=str(least_precise(graph_module)).removeprefix("torch."),
         seed=SEED,
-        options=plain({**asdict(options), "tolerance": tolerance}),
+        options=plain({**asdict(options), "tolerance": tolerance, **({} if narrowing is None else {"width": kept_width(narrowing)})}),
         versions=versions(),
         masked=masked_digests,
         small=digests(small.named_parameters()),
@@ -157,6 +175,18 @@ def shrink(
         agreement=plain(agreement),
     )
     return ShrinkResult(small, plan, report, certificate)
+
+
+def _meant(
+    graph_module: fx.GraphModule, masks: Mapping[str, torch.Tensor], narrowing: Narrowing | None
+) -> fx.GraphModule:
+    """What the small graph has to compute: torch.export's own module, masked.
+
+    A width mask is put into the graph that `passes.trace` prepared and compared with it: that one says where norms are.
+    """
+    if narrowing is None:
+        return masked_reference(graph_module, masks)
+    return PassManager((ApplyMasks(masks), RestrictWidth(narrowing))).run(graph_module).graph_module
 
 
 def _refuse_meta(graph_module: fx.GraphModule) -> None:
@@ -190,6 +220,7 @@ def _coarser_plans(
     traced: weakref.ref[fx.GraphModule],
     masks: Mapping[str, torch.Tensor],
     options: ShrinkOptions,
+    width: WidthMask,
     zeroed: nn.Module,
     check: Check,
 ) -> Iterator[tuple[str, Plan]]:
@@ -205,7 +236,7 @@ def _coarser_plans(
             raise ModuleViewError(f"no coarser plan can be made for {type(zeroed).__name__}: {error}") from error
     order: tuple[Granularity, ...] = get_args(Granularity)
     for coarser in order[order.index(options.granularity) + 1 :]:
-        yield coarser, plan_shrink(graph, masks, granularity=coarser, multiple=options.multiple)
+        yield coarser, plan_shrink(graph, masks, granularity=coarser, multiple=options.multiple, width=width)
 
 
 def least_precise(graph_module: fx.GraphModule) -> torch.dtype:

@@ -27,8 +27,11 @@ from passes.ir.session import exclusive
 from passes.masks import MaskSource, resolve_masks
 from passes.masks.check import MaskError
 from passes.options import Granularity, ShrinkOptions
-from passes.plan.data import Cut, Fold
+from passes.plan.compose import cuts_after, folds_after
+from passes.plan.data import Cut, Fold, select
 from passes.plan.plan import Plan
+from passes.rewrite.narrow_width import NarrowWidth
+from passes.width import WidthMask, resolve_width
 
 
 @exclusive
@@ -40,6 +43,7 @@ def plan_shrink(
     own_zeros: bool = False,
     granularity: Granularity = "dims",
     multiple: int = 1,
+    width: WidthMask = None,
 ) -> Plan:
     """The plan `shrink` would carry out: cuts, folds and head counts. Nothing is written, and nothing verified.
 
@@ -52,14 +56,21 @@ def plan_shrink(
             graph's own parameters, all of them; those on the meta device count as dense and of unknown value.
         own_zeros: ask ``read`` for matrices without a mask too: they may hold zeros of their own, as `passes.shrink`
             sees.
-        granularity, multiple: as for `passes.shrink`.
+        granularity, multiple, width: as for `passes.shrink`.
     """
     graph_module = PassManager((BakeWeights(),)).run(graph_module).graph_module
-    resolved = resolve_masks(graph_module, masks)
+    resolved: Mapping[str, torch.Tensor] = resolve_masks(graph_module, masks)
     reader = None if read is None else _selective(graph_module, None if own_zeros else resolved, read)
+    aliases, narrowed = trace_info(graph_module).aliases, tuple[Cut, ...]()
+    narrowing = resolve_width(graph_module, width)
+    if narrowing is not None:
+        outcome = PassManager((NarrowWidth(narrowing),)).run(graph_module)
+        graph_module, narrowed = outcome.graph_module, outcome.facts["narrow-width"]["cuts"]
+        keeps = {cut.parameter: cut.keep for cut in narrowed}
+        resolved = {name: select(mask, keeps.get(name, {})) for name, mask in resolved.items()}
+        reader = None if reader is None else _cut(reader, keeps)
     analysis = analyse(graph_module, resolved, reader, ShrinkOptions(granularity, multiple))
-    folds, cuts = analysis.folds(), analysis.cuts()
-    aliases = trace_info(graph_module).aliases
+    folds, cuts = folds_after(narrowed, analysis.folds()), cuts_after(narrowed, analysis.cuts())
     if not any(cut.keep for cut in cuts):
         return Plan((), folds, aliases=aliases)
     return Plan((*cuts, *_new_bias_cuts(folds, cuts)), folds, heads=analysis.head_views(), aliases=aliases)
@@ -80,6 +91,16 @@ def _selective(
                 f"{name!r} was read with shape {tuple(tensor.shape)}; the traced model has {tuple(parameter.shape)}"
             )
         return tensor
+
+    return reader
+
+
+def _cut(read: WeightReader, keeps: Mapping[str, Mapping[int, tuple[int, ...]]]) -> WeightReader:
+    """What a narrowed graph holds of the numbers that ``read`` gives."""
+
+    def reader(name: str) -> torch.Tensor | None:
+        tensor = read(name)
+        return None if tensor is None else select(tensor, keeps.get(name, {}))
 
     return reader
 

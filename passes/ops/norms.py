@@ -13,9 +13,9 @@ import torch
 from torch import fx
 
 from passes.ir.sizes import shape_of, tensor_inputs, tensor_of
-from passes.ops.arguments import argument, first_argument, tensor_argument
+from passes.ops.arguments import argument, first_argument, set_argument, tensor_argument
 from passes.ops.facts import Fact, any_over, fact_shape, make_fact, nothing_constant, reduce_to
-from passes.ops.rule import Facts, Kind, Live, Rule
+from passes.ops.rule import Facts, Keeps, Kind, Live, Rule
 from passes.ops.ties import Ties
 from passes.ops.unknown import unknown_constant
 
@@ -26,7 +26,11 @@ def _affine(node: fx.Node) -> list[fx.Node]:
     return [a for name in ("weight", "bias") if (a := tensor_argument(node, name)) is not None]
 
 
-def norm_rule(name: str, dims_of: Callable[[fx.Node], Sequence[int]]) -> Rule:
+def norm_rule(
+    name: str,
+    dims_of: Callable[[fx.Node], Sequence[int]],
+    resize: Callable[[fx.Node, Keeps], None] | None = None,
+) -> Rule:
     """A norm over ``dims_of(node)``, whose affine operands (weight, bias) lie along them."""
 
     def constant(node: fx.Node, facts: Facts) -> Fact:
@@ -50,12 +54,12 @@ def norm_rule(name: str, dims_of: Callable[[fx.Node], Sequence[int]]) -> Rule:
         source, dims = first_argument(node), list(dims_of(node))
         for d in range(len(shape_of(node))):
             ties.same(ties.axis(source, d), ties.axis(node, d))
-        ties.pin(source, dims, f"normalised by {name}")
+        ties.sums_over(node, source, dims, f"normalised by {name}")
         for operand in _affine(node):
             for own, d in enumerate(dims):
                 ties.same(ties.axis(operand, own), ties.axis(node, d))
 
-    return Rule(name, constant, live, ties, kind=Kind.NORM)
+    return Rule(name, constant, live, ties, resize, kind=Kind.NORM)
 
 
 def trailing_dims(node: fx.Node) -> Sequence[int]:
@@ -64,8 +68,15 @@ def trailing_dims(node: fx.Node) -> Sequence[int]:
     return range(rank - len(argument(node, "normalized_shape")), rank)
 
 
-LAYER_NORM = norm_rule("layer_norm", trailing_dims)
-RMS_NORM = norm_rule("rms_norm", trailing_dims)
+def _resize_shape(node: fx.Node, keeps: Keeps) -> None:
+    """Only a width that is narrowed on purpose gets here: otherwise the normalised dims are pinned."""
+    counts = [keeps.count(node, dim) for dim in trailing_dims(node)]
+    sizes = argument(node, "normalized_shape")
+    set_argument(node, "normalized_shape", [s if n is None else n for s, n in zip(sizes, counts, strict=True)])
+
+
+LAYER_NORM = norm_rule("layer_norm", trailing_dims, _resize_shape)
+RMS_NORM = norm_rule("rms_norm", trailing_dims, _resize_shape)
 
 
 # ---------------------------------------------------------------------------------------------------- group norm

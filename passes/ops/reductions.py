@@ -31,6 +31,8 @@ _AVERAGES: Mapping[Any, Callable[..., torch.Tensor]] = {
     aten.amin.default: torch.amin,
 }
 
+_POSITIONS = (aten.argmax.default, aten.argmin.default)  # what they give is a position among all entries
+
 
 def reduced_dims(node: fx.Node) -> Sequence[int]:
     """The reduced dims of mean, sum, amax, norms and the like, counted from 0; all where none are given."""
@@ -52,7 +54,11 @@ def _reduced_live(node: fx.Node, live_out: torch.Tensor, facts: Facts) -> Live:
 
 def _reduced_ties(node: fx.Node, ties: Ties, facts: Facts) -> None:
     source, dims = first_argument(node), set(reduced_dims(node))
-    ties.pin(source, sorted(dims), f"reduced by {operator_name(node)}: over fewer channels it is another number")
+    reason = f"reduced by {operator_name(node)}: over fewer channels it is another number"
+    if node.target in _POSITIONS:
+        ties.pin(source, sorted(dims), reason)
+    else:
+        ties.sums_over(node, source, sorted(dims), reason)
     kept = [d for d in range(len(shape_of(source))) if d not in dims]
     keepdim = len(shape_of(node)) == len(shape_of(source))
     for position, d in enumerate(kept):

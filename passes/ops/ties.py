@@ -7,6 +7,8 @@ part      index k of one axis is index ``index[k]`` of another (slice, cat, flip
 repeats   index k of one axis reads index ``k // group`` of another (grouped queries); uneven groups select at the use
 covers    a table keeps at least what its user keeps; the user selects
 pin       all indices stay, with the reason
+sums      all indices stay because one number is computed of them (a mean, a norm): a pin, but for a residual width that
+          is narrowed on purpose (`passes.analysis.width`)
 free      any size will do
 multiple  beside a relation: counts of kept indices that the operator takes
 """
@@ -14,8 +16,9 @@ multiple  beside a relation: counts of kept indices that the operator takes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import networkx as nx
 import torch
@@ -70,6 +73,14 @@ class Repeat:
     copies: Axis | None = None
 
 
+class Sum(NamedTuple):
+    """``node`` computes something of all indices of a dim of ``source``: over fewer it is another number."""
+
+    node: fx.Node
+    source: fx.Node
+    dim: int
+
+
 @dataclass
 class Ties:
     tables: frozenset[fx.Node]
@@ -81,6 +92,8 @@ class Ties:
     repeats: list[Repeat] = field(default_factory=list)
     pins: dict[Axis, str] = field(default_factory=dict)
     multiples: dict[Axis, int] = field(default_factory=dict)
+    fixed: dict[Axis, str] = field(default_factory=dict)  # those of the pins that no sum is the reason for
+    sums: list[Sum] = field(default_factory=list)
     _mentioned: set[Axis] = field(default_factory=set)
     _virtual: int = 0
 
@@ -125,8 +138,21 @@ class Ties:
         for dim in range(len(shape_of(node))) if dims is None else dims:
             found = self.axis(node, dim)
             if found is not None:
+                self.pin_axis(found, reason)
+
+    def pin_axis(self, found: Axis, reason: str) -> None:
+        self._mention(found)
+        self.pins.setdefault(found, reason)
+        self.fixed.setdefault(found, reason)
+
+    def sums_over(self, node: fx.Node, source: fx.Node, dims: Iterable[int], reason: str) -> None:
+        """Keep every index of these dims of ``source``, of which ``node`` computes one number."""
+        for dim in dims:
+            found = self.axis(source, dim)
+            if found is not None:
                 self._mention(found)
                 self.pins.setdefault(found, reason)
+                self.sums.append(Sum(node, source, found.dim))
 
     def multiple(self, found: Axis | None, number: int) -> None:
         """The axis keeps a count that ``number`` divides, or all. No relation: say one as well."""

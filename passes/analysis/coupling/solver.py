@@ -71,10 +71,12 @@ def collect_ties(constants: Constants) -> Ties:
             _tie(node, ties, constants)
         elif reads_sizes_only(node):
             _pin_sizes_read(node, ties)
-        else:
-            reason = "an output of the model" if node.op == "output" else "used by an operator without a transfer rule"
+        elif node.op == "output":
             for source in tensor_inputs(node):
-                ties.pin(source, None, reason)
+                ties.sums_over(node, source, range(len(shape_of(source))), "an output of the model")
+        else:
+            for source in tensor_inputs(node):
+                ties.pin(source, None, "used by an operator without a transfer rule")
     return ties
 
 
@@ -100,7 +102,7 @@ def _tie(node: fx.Node, ties: Ties, constants: Constants) -> None:
         for dim in range(len(shape_of(value))):
             found = ties.axis(value, dim)
             if found is not None and found not in mentioned:
-                ties.pins.setdefault(found, f"{node.target} does not say what becomes of it")
+                ties.pin_axis(found, f"{node.target} does not say what becomes of it")
 
 
 def couple(constants: Constants, liveness: Liveness, whole: str = "dims") -> Coupling:
