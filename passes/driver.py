@@ -22,7 +22,7 @@ from passes.ir.session import exclusive
 from passes.masks import MaskError, MaskSource, resolve_masks
 from passes.options import Granularity, ShrinkOptions
 from passes.plan.check import Check, example_check
-from passes.plan.compose import cuts_after, folds_after
+from passes.plan.compose import cuts_after, folds_after, with_new_biases
 from passes.plan.data import Cut, merge_folds
 from passes.plan.errors import ModuleViewError
 from passes.plan.plan import Origin, Plan
@@ -148,7 +148,7 @@ def shrink(
             reference, small, tolerance=tolerance, locate=locate, anew=(held - known) | (held & written)
         )
     plan = Plan(
-        cuts=cuts_after(narrowed, outcome.facts["shrink-dims"]["cuts"]),
+        cuts=cuts_after(with_new_biases(narrowed, folds), outcome.facts["shrink-dims"]["cuts"]),
         folds=folds_after(narrowed, folds),
         constants=tuple(outcome.facts["replace-constants"]["constants"]),
         heads=tuple(outcome.facts["shrink-dims"]["heads"]),
@@ -162,11 +162,18 @@ def shrink(
         ),
     )
     report = build_report(before, small, outcome.facts["shrink-dims"]["analysis"], agreement)
+    said = {} if narrowing is None else {"width": kept_width(narrowing)}
     certificate = Certificate(
         view="graph",
         dtype=str(least_precise(graph_module)).removeprefix("torch."),
         seed=SEED,
-        options=plain({**asdict(options), "tolerance": tolerance, **({} if narrowing is None else {"width": kept_width(narrowing)})}),
+        options=plain(
+            {
+                **asdict(options),
+                "tolerance": tolerance,
+                **({} if narrowing is None else {"width": kept_width(narrowing)}),
+            }
+        ),
         versions=versions(),
         masked=masked_digests,
         small=digests(small.named_parameters()),

@@ -70,10 +70,13 @@ def plan_shrink(
         resolved = {name: select(mask, keeps.get(name, {})) for name, mask in resolved.items()}
         reader = None if reader is None else _cut(reader, keeps)
     analysis = analyse(graph_module, resolved, reader, ShrinkOptions(granularity, multiple))
-    folds, cuts = folds_after(narrowed, analysis.folds()), cuts_after(narrowed, analysis.cuts())
+    own, heads = analysis.cuts(), analysis.head_views()
+    if not any(cut.keep for cut in own):  # as in `ShrinkDims`
+        own, heads = (), ()
+    folds, cuts = folds_after(narrowed, analysis.folds()), cuts_after(narrowed, own)
     if not any(cut.keep for cut in cuts):
         return Plan((), folds, aliases=aliases)
-    return Plan((*cuts, *_new_bias_cuts(folds, cuts)), folds, heads=analysis.head_views(), aliases=aliases)
+    return Plan((*cuts, *_new_bias_cuts(folds, cuts)), folds, heads=heads, aliases=aliases)
 
 
 def _selective(

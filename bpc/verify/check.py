@@ -67,6 +67,12 @@ def verify(directory: str | Path, masked: nn.Module | None = None, *, reweightin
             note(_check_alone(small, Inputs("the example", *dense.example_inputs)))
             note("that it computes what the masked model does: no masked model given", "not checked")
             return Verdict(tuple(findings))
+        if "width" in certificate.options:
+            raise Unusable(
+                "the small model was made with a width mask: it computes what MASKED does with norms over the kept "
+                "channels alone, and MASKED as it stands runs them over all. What shrinking measured is in "
+                f"{CERTIFICATE_FILE}; without MASKED the directory itself is checked"
+            )
         masked = copy.deepcopy(masked).eval()
         named = tensors_of(masked)
         traced = {name: tensor for name, tensor in named.items() if name in certificate.masked}

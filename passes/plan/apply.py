@@ -150,7 +150,7 @@ def _check_names(plan: PlanData, model: nn.Module, masks: Masks) -> None:
     named, added = _tensors(model), {fold.bias for fold in plan.folds if fold.new_bias}
     wanted = {plan.aliases.get(name, name) for name in masks} | {fold.weight for fold in plan.folds}
     wanted |= {fold.bias for fold in plan.folds} - added
-    wanted |= {cut.parameter for cut in plan.cuts if _is_computed(model, cut.parameter)}
+    wanted |= {cut.parameter for cut in plan.cuts if cut.parameter not in added and _is_computed(model, cut.parameter)}
     for name in sorted(wanted - named.keys()):
         raise ModuleViewError(_missing(model, name))
 

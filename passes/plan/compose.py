@@ -17,6 +17,16 @@ def cuts_after(first: Iterable[Cut], then: Iterable[Cut]) -> tuple[Cut, ...]:
     return tuple(done.values())
 
 
+def with_new_biases(first: Iterable[Cut], folds: Iterable[Fold]) -> tuple[Cut, ...]:
+    """``first``, and the cuts of biases that folding added afterwards, which are as long as their weights have rows."""
+    done = {cut.parameter: cut for cut in first}
+    for fold in folds:
+        weight, rows = done.get(fold.weight), 1 - fold.in_dim
+        if fold.new_bias and weight is not None and rows in weight.keep and fold.bias not in done:
+            done[fold.bias] = Cut(fold.bias, (weight.shape[rows],), {0: weight.keep[rows]})
+    return tuple(done.values())
+
+
 def folds_after(first: Iterable[Cut], folds: Iterable[Fold]) -> tuple[Fold, ...]:
     """Folds of the model that ``first`` left; columns are those before it."""
     kept = {cut.parameter: cut.keep for cut in first}

@@ -76,10 +76,10 @@ class RestrictWidth(Pass):
         result = copy_graph(graph_module)
         nodes = {node.name: node for node in result.graph.nodes}
         by_node: dict[fx.Node, dict[fx.Node, list[int]]] = {}
-        for name, source, dim in self.narrowing.sums:
-            by_node.setdefault(nodes[name], {}).setdefault(nodes[source], []).append(dim)
+        for name, read, dim in self.narrowing.sums:
+            by_node.setdefault(nodes[name], {}).setdefault(nodes[read], []).append(dim)
         full: dict[fx.Node, fx.Node] = {}  # norms, which are narrow now -> their results at the old width
-        for node in result.graph.nodes:
+        for node in list(result.graph.nodes):
             for source, dims in by_node.get(node, {}).items():
                 if node.op != "output" and kind_of(node) is Kind.NORM:
                     full[node] = self._restrict_norm(node, source, full.get(source, source), dims)
