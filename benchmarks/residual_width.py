@@ -60,7 +60,9 @@ def main() -> None:
         again["ONNX Runtime"] = torch.from_numpy(session.run(None, feed)[0])
         scale = float(expected.abs().max())
         for name, actual in again.items():
-            print(f"{name}: {tuple(actual.shape)}, off by {float((actual - expected).abs().max()) / scale:.1e} of scale")
+            print(
+                f"{name}: {tuple(actual.shape)}, off by {float((actual - expected).abs().max()) / scale:.1e} of scale"
+            )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_masks_from_anywhere(names: dict[str, Any]) -> None:
-    own, pruned = snippets.snippets("docs/masks.md")
+    own, pruned, narrowed = snippets.snippets("docs/masks.md")
     snippets.run(own, "docs/masks.md", names)
     up = names["result"].graph_module.get_parameter(names["name"])
     assert up.shape == (64 - 30, 96)
@@ -44,6 +44,8 @@ def test_masks_from_anywhere(names: dict[str, Any]) -> None:
     with torch.no_grad():
         torch.testing.assert_close(names["small"](**inputs).logits, names["model"](**inputs).logits, atol=1e-5, rtol=0)
     assert names["small"].bert.encoder.layer[0].output.dense.weight.shape == (96, 32)
+    snippets.run(narrowed, "docs/masks.md", names)
+    assert names["module"].bert.embeddings.word_embeddings.weight.shape[1] == int(names["width"].sum())
 
 
 def test_exactness_without_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

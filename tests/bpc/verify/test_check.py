@@ -244,3 +244,19 @@ def test_the_checker_imports_nothing_that_rewrites_and_is_short() -> None:
             ours = [name for name in names if name.split(".")[0] in ("bpc", "passes")]
             assert all(name.startswith(ALLOWED) for name in ours), (file.name, ours)
     assert lines <= 500
+
+
+def test_a_width_mask_is_no_reason_to_compare_with_norms_over_all_channels(masked: nn.Module, tmp_path: Path) -> None:
+    """The directory loads, narrow in every embedding and norm, and checks alone; MASKED is refused with the reason."""
+    example = {"input_ids": torch.randint(1, 20, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    kept = torch.arange(masked.config.hidden_size) % 4 != 1
+    result = passes.shrink(passes.trace(masked, example), width=kept)
+    DenseModel.from_shrink(result, masked).save_pretrained(tmp_path / "small")
+    again = load(tmp_path / "small")
+    embeddings = again.module.get_input_embeddings()
+    assert embeddings.weight.shape[1] == embeddings.embedding_dim == int(kept.sum())
+    with torch.no_grad():
+        torch.testing.assert_close(again(**example)[0], result.graph_module(**example)[0], rtol=0, atol=1e-6)
+    assert verify(tmp_path / "small").agrees
+    with pytest.raises(Unusable, match="made with a width mask"):
+        verify(tmp_path / "small", masked)
