@@ -167,13 +167,7 @@ def shrink(
         view="graph",
         dtype=str(least_precise(graph_module)).removeprefix("torch."),
         seed=SEED,
-        options=plain(
-            {
-                **asdict(options),
-                "tolerance": tolerance,
-                **({} if narrowing is None else {"width": kept_width(narrowing)}),
-            }
-        ),
+        options=plain({**asdict(options), "tolerance": tolerance, **said}),
         versions=versions(),
         masked=masked_digests,
         small=digests(small.named_parameters()),

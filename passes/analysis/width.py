@@ -94,6 +94,8 @@ class Widths:
             return f"{found}: {self._ties.fixed[found]}"
         for found in sorted(_pieces(self._ties) & axes):
             return f"{found} is viewed as heads, sliced, concatenated or repeated along its channels"
+        for found in sorted(axes & self._ties.multiples.keys()):
+            return f"an operator takes only multiples of {self._ties.multiples[found]} along {found}"
         for found, node in self._products:
             if found in axes:
                 return f"{node} multiplies two computed values along {found}"
