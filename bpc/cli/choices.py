@@ -23,6 +23,7 @@ class Choices:
     data: str
     out: Path
     spec: str
+    one_shot: bool
     task: str | None
     evaluate: str | None
     teacher: Path | None

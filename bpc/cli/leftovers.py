@@ -6,21 +6,29 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bpc.cli.timetable import FILLING, FINE_TUNING, PRUNING
+from bpc.cli.fingerprint import FILE as RUN
+from bpc.cli.timetable import FILLING, FINE_TUNING, PRUNING, RECOVERY
 from bpc.terminal.errors import CommandError
 from bpc.train.checkpoints import checkpoints_in, newest_complete
 
 if TYPE_CHECKING:
     from bpc.spec import Spec
 
-CHECKPOINTS = {FINE_TUNING: "original-checkpoints", PRUNING: "checkpoints", FILLING: "fill-checkpoints"}
+CHECKPOINTS = {
+    FINE_TUNING: "original-checkpoints",
+    PRUNING: "checkpoints",
+    RECOVERY: "checkpoints",
+    FILLING: "fill-checkpoints",
+}
 TEACHER = "teacher.safetensors"
 ORIGINAL = "original"  # what --dense-epochs fine-tuned
+MEASURED, UNTRAINED = "one-shot", "untrained"  # what --one-shot measured, and the small model before its training
+SPEC_FILE = "spec.json"
 
 
 def remove_checkpoints(out: Path) -> None:
-    """Those of all runs in ``out``, each several times as large as the model, and what the teacher said."""
-    for name in CHECKPOINTS.values():
+    """Those of all runs in ``out``, each several times as large as the model, and what else was kept to go on from."""
+    for name in {*CHECKPOINTS.values(), MEASURED, UNTRAINED}:
         shutil.rmtree(out / name, ignore_errors=True)
     (out / TEACHER).unlink(missing_ok=True)
 
@@ -44,17 +52,34 @@ def is_finished(out: Path) -> bool:
 
 
 def may_resume(out: Path) -> bool:
-    """Whether there is a checkpoint in ``out`` that a run can go on from."""
+    """Whether there is a checkpoint in ``out`` that a run can go on from, or what --one-shot measured."""
     pruning, original = out / CHECKPOINTS[PRUNING], out / CHECKPOINTS[FINE_TUNING]
-    return newest_complete(pruning if checkpoints_in(pruning) else original) is not None
+    found = newest_complete(pruning if checkpoints_in(pruning) else original) is not None
+    return found or (_has_chosen(out) and not checkpoints_in(pruning))
+
+
+def _has_chosen(out: Path) -> bool:
+    return any((out / name).exists() for name in (MEASURED, UNTRAINED))
+
+
+def check_place(out: Path, started: Path, kind: str, *, resume: bool, force: bool) -> None:
+    """Raise `CommandError` where runs of a ``kind``, which leave the file ``started``, may not begin in ``out``."""
+    if resume and not started.exists():
+        raise CommandError(f"--resume: {out} holds no {kind}")
+    if started.exists() and not (resume or force):
+        raise CommandError(
+            f"{out} holds a {kind} already: add --resume to go on, --force to start again, or choose another --out"
+        )
+    if not started.exists() and (out / RUN).exists():
+        raise CommandError(f"{out} holds a run of bpc prune; choose another --out")
 
 
 def check_output(out: Path, spec: Spec, resume: bool, force: bool) -> None:
     """Raise `CommandError` where what is in ``out`` does not fit --resume and --force."""
     from bpc.spec import load_spec
 
-    checkpoints, written = out / CHECKPOINTS[PRUNING], out / "spec.json"
-    found, earlier = checkpoints_in(checkpoints), checkpoints_in(out / CHECKPOINTS[FINE_TUNING])
+    checkpoints, written = out / CHECKPOINTS[PRUNING], out / SPEC_FILE
+    found, earlier = checkpoints_in(checkpoints), checkpoints_in(out / CHECKPOINTS[FINE_TUNING]) or _has_chosen(out)
     if resume and not (found or earlier):
         raise CommandError(f"--resume: {checkpoints} holds no checkpoint")
     if resume and found and newest_complete(checkpoints) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from bpc.emit.flops import count_flops
 from bpc.emit.onnx import export_onnx, graph_of
 from bpc.hub.card import add_measurements
 from bpc.inputs import example_inputs
+from bpc.report.summary import summarize
 from bpc.results import (
     Figure,
     Result,
@@ -26,7 +28,6 @@ from bpc.results import (
     with_small,
 )
 from bpc.results.comparison import Comparison
-from bpc.scores.structure import Structure
 from bpc.tasks.evaluate import trivial
 from bpc.timing.alternate import BenchmarkError
 from passes import TraceError
@@ -34,7 +35,7 @@ from passes.frontend.trace import exported_program, trace
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch import fx, nn
+    from torch import Tensor, fx, nn
 
     from bpc.tasks.score import Score
 
@@ -55,20 +56,20 @@ class Outcome:
     def finish(
         self,
         dense: DenseModel,
-        left: Structure,
+        drawn: tuple[fx.GraphModule, Mapping[str, Tensor]],
         source: Path,
         out: Path,
         about: dict[str, Any],
         inputs: dict[str, str],
-        graph: fx.GraphModule,
+        details: dict[str, Any],
         *,
         timed: bool,
     ) -> Result:
         """Measure the small model, write OUT/result.json and what was measured to OUT/small's card.
 
-        ``left``: heads and dims that live; ``source``: directory of the original. ``about``: what the run was started
-        with; ``inputs``: {data, weights: their sha256}; ``graph``: the original's. ``timed``: write OUT/small.onnx and
-        time both; else their arithmetic is counted.
+        ``drawn``: the original's graph, and masks of what is left of it; ``source``: its directory. ``about``: what the
+        run was started with; ``inputs``: {data, weights: their sha256}; ``details``: of the way. ``timed``: write
+        OUT/small.onnx and time both; else their arithmetic is counted.
         """
         notes, held_out = [], self.run.held_out
         small = self.run.scores(dense.module)
@@ -76,10 +77,8 @@ class Outcome:
         sample = None if held_out is None else f"{len(held_out):,} examples, sha256 {inputs['held out']}"
         figures = score_figures(self.original, small, baseline, sample)
         figures += with_small(self.whole, dense.module)
-        for name, before, after in (
-            ("heads", sum(left.total_heads), sum(left.heads)),
-            ("FFN dims", sum(left.total_ffn_dims), sum(left.ffn_dims)),
-        ):
+        left = summarize(*drawn)
+        for name, (after, before) in (("heads", left.units(attention=True)), ("FFN dims", left.units(attention=False))):
             if before:
                 figures.append(count(name, before, after))
         if held_out is None:
@@ -89,11 +88,17 @@ class Outcome:
             figures += [] if comparison is None else timing_figures(comparison)
             notes += [f"not timed: {why}"] if why else []
         else:
-            counted, why = _arithmetic(graph, graph_of(dense))
+            counted, why = _arithmetic(drawn[0], graph_of(dense))
             figures += counted
             notes += [f"arithmetic not counted: {why}"] if why else []
         result = Result(
-            command="prune", figures=figures, settings=about, inputs=inputs, seeds={"seed": self.run.seed}, notes=notes
+            command="prune",
+            figures=figures,
+            settings=about,
+            inputs=inputs,
+            seeds={"seed": self.run.seed},
+            notes=notes,
+            details=details,
         )
         result.write(out / "result.json")
         add_measurements(out / "small", result_markdown(result))

@@ -29,6 +29,20 @@ def prune(
     ],
     out: Annotated[Path, typer.Option(help="Where checkpoints, masks and the small model go; made if missing.")],
     spec: Annotated[str, typer.Option(help="Preset name, or a TOML, YAML or JSON file.")] = "hybrid",
+    one_shot: Annotated[
+        bool,
+        typer.Option(
+            "--one-shot",
+            help="Choose heads and dims at once from the data, as bpc oneshot, then train what is left (for a target).",
+        ),
+    ] = False,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Speed-ups, e.g. 2,3.5,6: a model of each in OUT/2x, …, each further one pruned from the last.",
+            show_default=False,
+        ),
+    ] = None,
     target_speedup: Speedup = None,
     target_params: Params = None,
     target_density: Density = None,
@@ -124,10 +138,12 @@ def prune(
     OUT/result.json what the table at the end says. Other tasks and loops: `bpc.Trainer` from
     Python.
 
-    With a target the small model costs what was asked; without one, the spec's λ and threshold decide.
+    With a target the small model costs what was asked; without one, the spec's λ and threshold decide. --family makes
+    several, and ends with OUT/family.json and OUT/family.png; each model is in a directory of its own, as of one run.
     """
     from bpc import ranks
-    from bpc.cli.pruning import Pruning
+    from bpc.cli.family import Family
+    from bpc.cli.ways import run_of
     from bpc.terminal.lock import claim_directory
     from bpc.terminal.output import check_directory
 
@@ -139,8 +155,8 @@ def prune(
             claim_directory(context, "--out", out)
     if context.meta.get(SWEEP):
         console.print(f"one run: the table sweep of {recipe} is for bpc sweep")
-    pruning = Pruning.of(context.params, console)
+    run = run_of(context.params, console) if family is None else Family(context, console)
     if dry_run:
-        pruning.explain()
+        run.explain()
     else:
-        pruning.work()
+        run.work()

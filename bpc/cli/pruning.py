@@ -1,8 +1,10 @@
-"""One run of `bpc prune`, step by step; every step leaves in the output directory what a resumed run goes on from."""
+"""What all runs of `bpc prune` have in common, step by step; every step leaves in the output directory what a resumed
+run goes on from. How the small model is made is `bpc.cli.learning`'s and `bpc.cli.recovering`'s."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,58 +15,61 @@ import torch
 from bpc import ranks
 from bpc.cli.choices import Choices, spec_of
 from bpc.cli.fingerprint import check_same_run, digest_of_file, digest_of_rows, digest_of_weights
-from bpc.cli.leftovers import CHECKPOINTS, ORIGINAL, TEACHER, check_output, remove_checkpoints, remove_original
+from bpc.cli.leftovers import (
+    CHECKPOINTS,
+    ORIGINAL,
+    SPEC_FILE,
+    TEACHER,
+    check_output,
+    remove_checkpoints,
+    remove_original,
+)
 from bpc.cli.models import keep_processors, save_tokenizer, some
 from bpc.cli.outcome import Outcome
-from bpc.cli.targets import target_among
 from bpc.cli.tasks import class_order, column_names, length_for, named_rows, processor_for, task_of
 from bpc.cli.timetable import (
-    FILLING,
     FINE_TUNING,
-    PRUNING,
     Timetable,
-    memory,
     plan,
     remember,
     remembered,
     step_seconds,
 )
 from bpc.cli.training import Run, has_fast_bf16, load_for, load_teacher
-from bpc.cli.trust import TRUSTED
-from bpc.dense import load
 from bpc.hub.load import WEIGHT_FILES
-from bpc.inputs import example_inputs
-from bpc.program import Program, compile
 from bpc.report import write_report
 from bpc.results import cells, result_table
-from bpc.scores.files import save_masks
-from bpc.scores.structure import live_structure
-from bpc.spec import explain, resolve
-from bpc.terminal.console import print_whole
 from bpc.terminal.errors import CommandError
 from bpc.terminal.events import phase
-from bpc.train import Trainer, ask_once, fill_zeros
+from bpc.train import Trainer, ask_once
 from bpc.writing import new_files, write_text
-from passes.frontend.trace import trace
-from passes.structure.roles import find_roles
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor, fx
 
+    from bpc.cli.origin import Origin
     from bpc.dense import DenseModel
     from bpc.oneshot.target import Target
     from bpc.results import Result
     from bpc.spec import Spec
 
 
-class Pruning:
+class Pruning(ABC):
     """A run: the data and the model are read here, so that whatever is wrong with them is said before any work.
 
     Started on several ranks, all of them read, train and hold the masks; the first also writes, measures and compiles.
+    ``origin``: of a stage of a family, what its figures are set beside; else that is the model it starts from.
     """
 
-    def __init__(self, choices: Choices, target: Target | None, console: Console) -> None:
+    drawn: tuple[fx.GraphModule, Mapping[str, Tensor]]
+
+    def __init__(self, choices: Choices, target: Target | None, console: Console, origin: Origin | None = None) -> None:
         self.choices, self.target, self.console, self.out = choices, target, console, choices.out
+        self.origin = origin
+        self.logs: dict[str, Any] = {}  # of training, by phase
+        self.details: dict[str, Any] = {}  # of the way it was made, for result.json
+        self.again: list[str] = []  # commands that make the small model again
         self.began = time.perf_counter()
         with ranks.ahead():
             self._read()
@@ -73,10 +78,20 @@ class Pruning:
             timed = target is not None and target.speedup is not None
             self._replan(plan(self.run, self.network, self.asked, taught, timed))
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any], console: Console) -> Pruning:
-        """The run that all parameters of the command describe."""
-        return cls(Choices.among(given), target_among(given), console)
+    @abstractmethod
+    def _asked(self) -> dict[str, float]:
+        """The epochs of every phase of training, in their order."""
+
+    @abstractmethod
+    def _make(self) -> DenseModel | None:
+        """The small model, trained; None on ranks that do not hold it.
+
+        Sets ``drawn``, on the first rank: the graph that was pruned and the masks of it.
+        """
+
+    @abstractmethod
+    def explain(self) -> None:
+        """What would be pruned and what a run takes, for --dry-run."""
 
     def _read(self) -> None:
         choices, console = self.choices, self.console
@@ -111,18 +126,8 @@ class Pruning:
         self.network, self.new = self._load()
         if self.new:
             console.print(f"new weights, which start at random: {some(self.new)}")
-        epochs = {FINE_TUNING: choices.dense_epochs, PRUNING: choices.epochs, FILLING: choices.fill_epochs}
-        self.asked = epochs if self.rules.fill else {**epochs, FILLING: 0.0}
+        self.asked = self._asked()
         self.table = remembered(self.out) if choices.resume else None
-
-    def explain(self) -> None:
-        """What the spec matches and what a run takes, for --dry-run."""
-        graph = trace(self.network.eval(), example_inputs(self.network, self.task.tokenizer))
-        roles = find_roles(graph)
-        print_whole(self.console, explain(self.rules, roles, resolve(self.rules, roles)))
-        self.console.print(
-            f"{memory(self.network) / 1e9:.2g} GB for weights, gradients and optimizer, beside activations"
-        )
 
     def work(self) -> None:
         """All phases, then the table."""
@@ -132,12 +137,7 @@ class Pruning:
             self._fine_tune()
         with ranks.ahead():
             outcome = self._original() if ranks.is_first() else None
-        program = self._prune()
-        with ranks.ahead():
-            dense = self._compile(program)
-        if self.rules.fill:
-            assert dense is not None
-            self._fill(program, dense)
+        dense = self._make()
         with ranks.ahead():
             if outcome is not None and dense is not None:
                 self._conclude(outcome, dense)
@@ -149,7 +149,8 @@ class Pruning:
         return self.start
 
     def _original(self) -> Outcome:
-        outcome = Outcome(self.run, self.rows, self.network, [] if self.new else self.run.scores(self.network))
+        network = self.network if self.origin is None else load_for(self.task, self.origin.directory)[0]
+        outcome = Outcome(self.run, self.rows, network, [] if self.new else self.run.scores(network))
         if outcome.original:
             self.console.print(f"original: {', '.join(map(str, outcome.original))}")
         return outcome
@@ -157,15 +158,17 @@ class Pruning:
     def _conclude(self, outcome: Outcome, dense: DenseModel) -> None:
         dense.save_pretrained(self.out / "small")
         self._save_processors(self.out / "small")
+        if self.origin is not None:
+            self.drawn = self.origin.lifted(self.task, self.drawn[1])
         with phase(self.console, "measuring"):
             result = outcome.finish(
                 dense,
-                self.structure,
-                self.start,
+                self.drawn,
+                self.start if self.origin is None else self.origin.directory,
                 self.out,
                 self._settings(),
                 self.inputs,
-                self.drawn[0],
+                self.details,
                 timed=self.choices.time_it,
             )
         report = self._report(dense, result)
@@ -180,6 +183,8 @@ class Pruning:
         self.inputs = {"data": digest_of_rows(self.rows), "base weights": digest_of_weights(choices.model)}
         if choices.teacher:
             self.inputs["teacher"] = digest_of_weights(choices.teacher)
+        if self.origin is not None:
+            self.inputs["original"] = digest_of_weights(self.origin.directory)
         if choices.rewind:
             self.inputs["rewound from"] = digest_of_file(choices.rewind)
         about = {
@@ -200,6 +205,7 @@ class Pruning:
             "seed": choices.seed,
             "bf16": self.run.bf16,
             "target": None if self.target is None else str(self.target),
+            "one-shot": choices.one_shot,
         }
         self.about = about
         if self.run.held_out is not None:
@@ -234,42 +240,10 @@ class Pruning:
         self.network, self.new = self._load()
         self.teacher = self.teacher or self.start
 
-    def _prune(self) -> Program:
-        if self.target is not None and self.target.speedup is not None:
-            self.console.print("timing the model, unless this machine remembers it")
-        inputs = example_inputs(self.network, self.task.tokenizer)
-        with ranks.ahead():  # times are remembered: one rank takes them, while the others rest
-            program = compile(self.network, self.rules, inputs, target=self.target, rewind=self.choices.rewind)
-        if ranks.is_first():
-            write_text(self.out / "spec.json", self.rules.model_dump_json(indent=1))
-        with ranks.ahead():
-            self._ask_teacher()
-        self.logs = {PRUNING: self._train(PRUNING, self.choices.learning_rate, program=program).state.log_history}
-        return program
-
-    def _compile(self, program: Program) -> DenseModel | None:
-        """The small model; on the other ranks as it is read from what the first has saved, if it is to be filled."""
-        if not ranks.is_first():
-            return load(self.out / "small", trust_remote_code=TRUSTED.get()) if self.rules.fill else None
-        masks = program.masks()
-        save_masks(masks, self.out / "masks.safetensors")
-        with phase(self.console, "compiling"):
-            dense = program.shrink()
-        if self.target is not None:
-            self.console.print(f"asked for {self.target}: {program.describe_cost()}")
-        self.console.print(str(dense.report))
-        self.drawn = (program.plain_graph(), masks)
-        self.structure = live_structure(program.mask_set, final=True)
-        program.detach()
-        self._save(self.network, self.out / "masked")
-        if self.rules.fill and ranks.count() > 1:
-            dense.save_pretrained(self.out / "small")
-        return dense
-
     def _report(self, dense: DenseModel, result: Result) -> Path:
         out, (graph, masks) = self.out, self.drawn
         again = [
-            f"bpc shrink --model {out / 'masked'} --masks {out / 'masks.safetensors'} --out SMALL",
+            *self.again,
             f"bpc export --model {out / 'small'} --out small.onnx",
             f"bpc eval --model {out / 'small'} --data {self.choices.evaluate or 'FILE'}",
         ]
@@ -285,21 +259,13 @@ class Pruning:
             title=title,
         )
 
-    def _fill(self, program: Program, dense: DenseModel) -> None:
-        """The zeros left inside live heads learn too, in the small model (paper section 5: Hybrid Filled)."""
-        small: Any = dense.module
-        fill_zeros(small, [p.weight for p in program.plans], torch.Generator().manual_seed(self.choices.seed))
-        self._freeze(small)
-        rate = self.choices.fill_learning_rate or self.choices.learning_rate
-        hidden = self.rules.distillation.hidden if self.teacher is not None else None
-        self.logs[FILLING] = self._train(FILLING, rate, model=small, hidden_weight=hidden).state.log_history
-
     def _ask_teacher(self) -> None:
         """Once, where its outputs can be kept and are read more than once; else in every step, as for hidden states."""
         self.taught = None if self.teacher is None else load_teacher(self.task, self.teacher)
         if self.teacher is None or self.taught is None:
             return
-        if self._epochs(PRUNING) + self._epochs(FILLING) < 1.5 or self.rules.distillation.hidden > 0:
+        epochs = sum(self._epochs(name) for name in self.asked if name != FINE_TUNING)
+        if epochs < 1.5 or self.rules.distillation.hidden > 0:
             return
         key = f"{self.inputs['data']} {digest_of_weights(self.teacher)} {self.task.name} {self.task.max_length}"
         known = ask_once(
@@ -312,6 +278,16 @@ class Pruning:
         )
         if known is not None:
             self.run, self.taught = replace(self.run, data=known), None
+
+    def _train_small(self, phase: str, dense: DenseModel, learning_rate: float) -> None:
+        """Train what is left, taught as the spec says."""
+        small: Any = dense.module
+        self._freeze(small)
+        taught = self.rules.distillation
+        how: dict[str, Any] = {"distillation_weight": taught.weight, "temperature": taught.temperature}
+        if self.teacher is not None:
+            how["hidden_weight"] = taught.hidden
+        self.logs[phase] = self._train(phase, learning_rate, model=small, **how).state.log_history
 
     def _train(self, phase: str, learning_rate: float, **what: Any) -> Trainer:
         checkpoints = self.out / CHECKPOINTS[phase]
@@ -338,6 +314,10 @@ class Pruning:
         if over and self.table is None:  # said once
             self.console.print(over, style="yellow", highlight=False, soft_wrap=True)
         self.table = ranks.from_first(table)
+
+    def _remember_spec(self) -> None:
+        if ranks.is_first():
+            write_text(self.out / SPEC_FILE, self.rules.model_dump_json(indent=1))
 
     def _load(self) -> tuple[Any, list[str]]:
         network, new = load_for(self.task, self.start)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Trials that differ in these could not be compared, or would not be trials.
 FIXED = frozenset(
-    {"model", "data", "evaluate", "out", "task", "columns", "text", "pair", "label", "time_it"}
+    {"model", "data", "evaluate", "out", "task", "columns", "text", "pair", "label", "time_it", "family"}
     | {"resume", "force", "dry_run", "keep_checkpoints", "log_json", "trust_remote_code", "recipe"}
 )
 SPEC = "spec"

@@ -39,6 +39,8 @@ def sweep(context: typer.Context, **options: Any) -> None:
             "without a launcher, or single trials with one (bpc prune)"
         )
     recipe, out = options["recipe"], options["out"]
+    if options["family"] is not None:
+        raise CommandError("bpc sweep tries single runs: vary target_speedup in [sweep], and leave --family out")
     table = context.meta.get(SWEEP)
     if table is None:
         given = "give a recipe that has one" if recipe is None else f"{recipe} has none"

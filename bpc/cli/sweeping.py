@@ -22,11 +22,11 @@ from optuna.trial import TrialState
 
 from bpc.cli.choices import Choices, spec_of
 from bpc.cli.fingerprint import check_same_run, digest_of_rows, digest_of_weights
-from bpc.cli.leftovers import ORIGINAL, is_finished, may_resume, remove_checkpoints
-from bpc.cli.pruning import Pruning
+from bpc.cli.leftovers import ORIGINAL, check_place, is_finished, may_resume, remove_checkpoints
 from bpc.cli.space import FIXED, SPEC, Space
 from bpc.cli.targets import target_among
 from bpc.cli.tasks import column_names, length_for, named_rows, processor_for, task_of
+from bpc.cli.ways import one_original, run_of
 from bpc.report.front import front_figure
 from bpc.results import Figure, Result, read_result
 from bpc.results.comparison import this_machine
@@ -62,7 +62,7 @@ class Sweeping:
         self.out = choices.out
         if choices.evaluate is None:
             raise CommandError("a sweep compares trials on held-out data: give --eval")
-        self._check_place()
+        check_place(self.out, self.out / STARTED, "sweep", resume=choices.resume, force=choices.force)
         with contextlib.suppress(SpecError):  # a spec that is none is for its trial to say
             target_among(space.options(self.given, space.example()))
         names = column_names(choices.columns, text=choices.text, pair=choices.pair, label=choices.label)
@@ -78,24 +78,12 @@ class Sweeping:
         }
         self.about = {**self.inputs, "task": task.name, **self._settings()}
 
-    def _check_place(self) -> None:
-        there, choices = (self.out / STARTED).exists(), self.choices
-        if choices.resume and not there:
-            raise CommandError(f"--resume: {self.out} holds no sweep")
-        if there and not (choices.resume or choices.force):
-            raise CommandError(
-                f"{self.out} holds a sweep already: add --resume to go on, --force to start again, or choose another "
-                "--out"
-            )
-        if not there and (self.out / "run.json").exists():
-            raise CommandError(f"{self.out} holds a run of bpc prune; choose another --out")
-
     def explain(self) -> None:
         """What would be tried, and what one trial matches and takes, for --dry-run."""
         for name, values in self.space.describe().items():
             self._say(f"{name}: {values}")
         self._say(f"trials: {self.space.count}, the first of which is")
-        Pruning.of(self.space.options(self.given, self.space.example()), self.console).explain()
+        run_of(self.space.options(self.given, self.space.example()), self.console).explain()
 
     def work(self) -> None:
         """All trials, then the table. Exits with code 1 where a trial failed."""
@@ -203,7 +191,8 @@ class Sweeping:
             trial.set_user_attr("why", why)
             study.tell(trial, state=TrialState.FAIL)
             return
-        timed = next(f for f in result.figures if f.name == ("time" if self.choices.time_it else "arithmetic"))
+        timed = result.figure("time" if self.choices.time_it else "arithmetic")
+        assert timed is not None
         trial.set_user_attr("metric", metric.model_dump(mode="json"))
         trial.set_user_attr("speed-up", speedup.model_dump(mode="json"))
         trial.set_user_attr("workload", timed.workload)
@@ -218,13 +207,13 @@ class Sweeping:
             if ((whole := self.out / WHOLE / ORIGINAL) / "config.json").exists():
                 given |= {"model": whole, "teacher": self.choices.teacher or whole, "dense_epochs": 0.0}
             claim_directory(self.context, "--out", out)
-            Pruning.of(given, self.console).work()
+            run_of(given, self.console).work()
         elif not self.choices.keep_checkpoints:
             remove_checkpoints(out)
         return read_result(out / "result.json")
 
     def _metric(self, result: Result) -> Figure:
-        figure = next((f for f in result.figures if f.name == self.metric.name), None)
+        figure = result.figure(self.metric.name)
         if figure is None or figure.small is None or not math.isfinite(figure.small.value):
             raise CommandError(f"the {self.metric.name} of the small model is no number")
         return figure
@@ -233,12 +222,10 @@ class Sweeping:
         """One original for all trials, where they would make the same one each."""
         varied = {axis.path[0] for axis in self.space.axes}
         out = self.out / WHOLE
-        if not self.choices.dense_epochs or varied & _OF_THE_ORIGINAL or (out / ORIGINAL / "config.json").exists():
+        if not self.choices.dense_epochs or varied & _OF_THE_ORIGINAL:
             return
         self._say("the original of all trials", "bold")
-        resume = may_resume(out)
-        Pruning.of({**self.given, "out": out, "resume": resume, "force": not resume}, self.console).fine_tune()
-        remove_checkpoints(out)
+        one_original(self.space.options(self.given, self.space.example()), out, self.console)
 
     # ---- what is told ----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from bpc.train.taught import PREFIX
 from bpc.writing import write_text
 
 FILE = "timetable.json"
-FINE_TUNING, PRUNING, FILLING = "fine-tuning", "pruning", "filling"
+FINE_TUNING, PRUNING, RECOVERY, FILLING = "fine-tuning", "pruning", "recovery", "filling"
 STEPS = 6  # the first warms up
 SAMPLE = 16  # batches of which these are taken
 # Parts of a training step of the whole model, until the phase itself is timed; the small model's step is cheaper.
@@ -27,7 +27,8 @@ FEWEST = 20  # steps of a phase
 MARGIN = 1.2  # estimates are about so good
 # Seconds of all that comes after a phase begins and is no training (tracing, compiling, saving, timing), for a model of
 # 20 million parameters on two slow cores, with some for every parameter more.
-OTHER = {FINE_TUNING: 70.0, PRUNING: 55.0, FILLING: 45.0}
+OTHER = {FINE_TUNING: 70.0, PRUNING: 55.0, RECOVERY: 45.0, FILLING: 45.0}
+ONE_SHOT = 180.0  # of measuring layers and refitting them, before the recovery
 # The same, before masks are frozen, of a speed-up that is asked for: small models are exported and timed.
 TIMED = 60.0
 OF_PARAMETERS = 20e6
@@ -108,15 +109,15 @@ class Timetable:
 def plan(run: Run, model: nn.Module, epochs: dict[str, float], taught: bool, timed: bool = False) -> Timetable:
     """From a few steps of the whole model; ``taught``: pruning and filling ask a teacher; ``timed``: for a speed-up."""
     step, teacher = step_seconds(run, model), TAUGHT if taught else 0.0
-    weights = {FINE_TUNING: 1.0, PRUNING: MASKED + teacher, FILLING: 1.0 + teacher}
+    weights = {FINE_TUNING: 1.0, PRUNING: MASKED + teacher, RECOVERY: 1.0 + teacher, FILLING: 1.0 + teacher}
     phases = {name: Phase(count, count, weights[name] * step) for name, count in epochs.items() if count}
     held_out = 0 if run.held_out is None else len(run.held_out)
     evaluation = -(-held_out // run.share) * step * FORWARD  # of the small model, and of the original at first
     size = max(1.0, sum(p.numel() for p in model.parameters()) / OF_PARAMETERS)
     first = next(iter(phases), PRUNING)
     other = {name: size * OTHER[name] + (2 if name == first else 1) * evaluation for name in OTHER}
-    if timed:
-        other |= {name: other[name] + size * TIMED for name in (FINE_TUNING, PRUNING)}
+    before = size * ((TIMED if timed else 0.0) + (ONE_SHOT if RECOVERY in phases else 0.0))
+    other |= {name: other[name] + before for name in (FINE_TUNING, PRUNING, RECOVERY)}
     return Timetable(phases, -(-len(run.data) // run.batch_size), other)
 
 

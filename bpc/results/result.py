@@ -70,6 +70,10 @@ class Result(Strict):
     notes: list[str] = []
     details: dict[str, Any] = {}
 
+    def figure(self, name: str) -> Figure | None:
+        """The figure of this name, if there is one."""
+        return next((figure for figure in self.figures if figure.name == name), None)
+
     def to_json(self) -> str:
         """The file's text."""
         return self.model_dump_json(by_alias=True, indent=1, exclude_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import statistics
 from collections.abc import Sequence
@@ -86,13 +87,25 @@ def read_sweep(file: str | os.PathLike[str]) -> Sweep:
     return read_as(Sweep, file, f"sweep of bpc ({SCHEMA})")
 
 
+def with_front(trials: Sequence[Trial], higher_is_better: bool) -> list[Trial]:
+    """The same, those marked that no other beats: none as fast has a better metric, none as good is faster."""
+    sign = 1.0 if higher_is_better else -1.0
+    points = [(sign * t.metric.value, t.speedup.value) if t.metric and t.speedup else None for t in trials]
+
+    def beaten(point: tuple[float, float]) -> bool:
+        return any(other is not None and other != point and min(map(operator.ge, other, point)) for other in points)
+
+    front = [point is not None and not beaten(point) for point in points]
+    return [trial.model_copy(update={"front": best}) for trial, best in zip(trials, front, strict=True)]
+
+
 def speedup_of(result: Result, *, timed: bool) -> Value:
     """Original over small: in time with the ratio of every turn, or in arithmetic. Raises `ResultError` without it.
 
     The standard error is that of the median of the turns: how well this run of the clock knows the ratio.
     """
     name = "time" if timed else "arithmetic"
-    figure = next((f for f in result.figures if f.name == name), None)
+    figure = result.figure(name)
     if figure is None or figure.original is None or figure.small is None:
         said = (note for note in result.notes if note.startswith(("not timed", "arithmetic not counted")))
         why = next(said, f"its {name} is not known")
