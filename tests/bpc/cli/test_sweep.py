@@ -16,6 +16,7 @@ from click.testing import Result
 from safetensors.torch import load_file
 
 from bpc.cli import sweeping
+from bpc.cli.pruning import Pruning
 from bpc.results import read_result
 from bpc.results.sweep import Sweep, read_sweep
 from bpc.train import Trainer
@@ -203,7 +204,7 @@ def test_a_run_whose_end_the_study_did_not_hear_of_is_not_repeated(
         patched.setattr(sweeping, "speedup_of", killed)
         assert run("sweep", file, "--out", tmp_path / "out", "--no-time").exit_code == 130
     with monkeypatch.context() as patched:
-        patched.setattr(sweeping.Pruning, "work", killed)
+        patched.setattr(Pruning, "work", killed)
         result, found = swept(file, tmp_path / "out", "--resume")
     assert result.exit_code == 0, result.output
     assert [t.state for t in found.trials] == ["done"]
@@ -217,7 +218,7 @@ def test_a_full_disk_ends_the_sweep_and_not_the_trial(
 
     file = recipe("epochs = [0.25]\n")
     with monkeypatch.context() as patched:
-        patched.setattr(sweeping.Pruning, "work", full)
+        patched.setattr(Pruning, "work", full)
         result = run("sweep", file, "--out", tmp_path / "out", "--no-time")
     assert result.exit_code == 1
     assert "No space left" in result.output
