@@ -31,6 +31,7 @@ from passes.ir.info import TraceError, trace_info
 from passes.masks import MaskSource, resolve_masks
 from passes.plan.copies import full_copy
 from passes.rewrite.insert_masks import insert_masks
+from passes.structure.head_places import head_places
 from passes.structure.roles import Roles, find_roles
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Program:
         self.module = model
         self._graph = graph
         if rewind is not None:  # before prices: what stays anyway has one
-            self.mask_set.protect(surviving_blocks(self.plans, resolve_masks(graph, rewind)))
+            self.mask_set.protect(surviving_blocks(self.plans, resolve_masks(graph, rewind), head_places(roles)))
         if target is not None:  # before the masks are attached: a target may be refused
             aim(self.mask_set, price(self.plain_graph(), roles, self.plans, target), target)
         self.graph_module = insert_masks(graph, self.mask_set.modules_by_parameter())

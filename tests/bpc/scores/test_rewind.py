@@ -8,12 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 import bpc
 from bpc.scores.files import save_masks
 from bpc.scores.rewind import surviving_blocks
 from passes import MaskError
+from passes.structure.head_places import head_places
 
 LAYER = "bert.encoder.layer.0"
 SPEC = {"preset": "hybrid", "rules": [
@@ -88,11 +96,29 @@ def test_keys_and_values_stay_with_any_of_the_heads_that_read_them() -> None:
     program = bpc.compile(model, {"rules": [{"roles": "attention.*", "block": [8, 8]}]}, {**IDS, "use_cache": False})
     masks = {name: torch.ones_like(mask) for name, mask in program.masks().items()}
     masks["model.layers.0.self_attn.o_proj.weight"][:, 8:] = False  # head 0 alone, which reads key head 0
-    blocks = surviving_blocks(program.plans, masks)
+    blocks = surviving_blocks(program.plans, masks, head_places(program.roles))
     found = {name.split(".")[-2]: grid.any(1).tolist() for name, grid in blocks.items()}
     assert found["q_proj"] == [True, False, False, False]
     assert found["k_proj"] == found["v_proj"] == [True, False]
     assert blocks["model.layers.0.self_attn.o_proj.weight"].any(0).tolist() == [True, False, False, False]
+
+
+def test_a_fused_weight_keeps_the_blocks_of_a_head_in_each_of_its_operands() -> None:
+    """Queries, keys and values lie side by side: three stretches of four heads."""
+    sizes = {"vocab_size": 40, "n_positions": 16, "n_embd": 32, "n_layer": 1, "n_head": 4}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    program = bpc.compile(model, {"rules": [{"roles": "attention.*", "block": [8, 8]}]}, {**IDS, "use_cache": False})
+    fused, output = (f"transformer.h.0.attn.{name}.weight" for name in ("c_attn", "c_proj"))
+    masks = {name: torch.ones_like(mask) for name, mask in program.masks().items()}
+    masks[output][8:] = False  # stored input first: head 0 alone is read
+    masks[fused][:, 64:80] = False  # the values of heads 0 and 1
+    places = head_places(program.roles)
+    assert not surviving_blocks(program.plans, masks, places)[fused].any()
+    masks[fused][3, 70] = True
+    blocks = surviving_blocks(program.plans, masks, places)
+    assert blocks[fused].any(0).nonzero().flatten().tolist() == [0, 4, 8]
+    assert blocks[output].any(1).tolist() == [True, False, False, False]
+    assert surviving_blocks(program.plans, masks, {})[fused].all()  # where nothing is known of it
 
 
 def test_masks_that_say_nothing_of_heads_are_refused() -> None:
