@@ -31,6 +31,14 @@ class Decides(Protocol):
     def kept(self, mask: BlockMask, final: bool) -> Tensor: ...
 
 
+def _tiles(plan: MaskPlan) -> int:
+    """How often the units follow each other in order over the blocks of a paired weight; 0: in another order."""
+    if plan.units is None or not plan.unit_count:
+        return 0
+    count, left = divmod(len(plan.units), plan.unit_count)
+    return count if not left and plan.units == tuple(range(plan.unit_count)) * count else 0
+
+
 class BlockMask(nn.Module):
     """Masks one weight matrix by blocks; ``forward(weight)`` returns the masked weight (straight-through gradient).
 
@@ -72,10 +80,12 @@ class BlockMask(nn.Module):
         self.driven = False  # whether anybody ever moved the threshold
         self.tie = 0.0  # between equal levels of different masks
         self._budget: tuple[Decides] | None = None  # in a tuple: the `MaskSet` registers it
-        self._units = None if plan.units is None else torch.tensor(plan.units)  # -1: what stands behind the scores
+        # -1: what stands behind the scores. On the CPU, even while models are made on meta.
+        self._units = None if plan.units is None else torch.tensor(plan.units, device="cpu")
+        self._tiles = _tiles(plan)
         self._carried: Tensor | None = None
         if revive and method != "magnitude" and plan.carried is not None:  # magnitudes differ between weights of a unit
-            self._carried = torch.tensor(plan.carried).view(plan.grid)
+            self._carried = torch.tensor(plan.carried, device="cpu").view(plan.grid)
         self.protected: Tensor | None
         self.register_buffer("protected", None, persistent=False)  # bool (gM, gN)
         if self._units is not None and bool((self._units < 0).any()):
@@ -92,9 +102,12 @@ class BlockMask(nn.Module):
         """What is said of the scores as they are held, said of the blocks; inf of those that always stay."""
         if self._units is None:
             return scores
-        if self._units.device != scores.device:
-            self._units = self._units.to(scores.device)
-        return nn.functional.pad(scores.flatten(), (0, 1), value=torch.inf)[self._units].view(self.plan.grid)
+        if self._tiles:
+            return scores.view(1, -1).expand(self._tiles, -1).reshape(self.plan.grid)
+        units = self._units.to(scores.device)
+        if not units.is_meta:  # of those there is no way back
+            self._units = units
+        return nn.functional.pad(scores.flatten(), (0, 1), value=torch.inf)[units].view(self.plan.grid)
 
     def units_with(self, blocks: Tensor) -> Tensor:
         """Of a paired rule's weight: the units, (units,) bool, that any of ``blocks``, a bool grid, belongs to."""

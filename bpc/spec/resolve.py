@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
+import torch
+
 from bpc.scores.plan import MaskPlan
 from bpc.spec.carry import carried
 from bpc.spec.errors import SpecError
@@ -37,7 +39,8 @@ def resolve(spec: Spec, roles: Roles) -> tuple[MaskPlan, ...]:
     for rule in spec.rules:
         members = [r for r in roles if chosen.get(r.weight) is rule]
         if rule.paired:
-            pairs.update(pair_up(rule, members, blocks, roles))
+            with torch.device("cpu"):  # which features form a unit is computed, even while models are made on meta
+                pairs.update(pair_up(rule, members, blocks, roles))
     shared = {r.weight for r in roles if r.weight in chosen and chosen[r.weight].paired}
     tiles = {weight: block.tiles for block in roles.blocks for weight in block.weights}
     plans = tuple(
@@ -46,7 +49,8 @@ def resolve(spec: Spec, roles: Roles) -> tuple[MaskPlan, ...]:
         if r.weight in (pairs if r.weight in shared else chosen)
     )
     if spec.scores.revive:
-        plans = carried(plans, roles)
+        with torch.device("cpu"):
+            plans = carried(plans, roles)
     _check_groups(spec, {plan.group for plan in plans})
     return plans
 

@@ -56,9 +56,10 @@ def head_places(roles: Roles) -> Mapping[str, tuple[HeadPlaces, ...]]:
     uses = weight_uses(graph_module)
     sources = reach(graph_module.graph, uses, through_norms=True)
     found = {}
-    for block in roles.blocks:
-        if block.core is not None and (places := _places(block, block.core, uses, sources)) is not None:
-            found[block.name] = places
+    with torch.device("cpu"):  # numbers are computed, even while models are made on meta
+        for block in roles.blocks:
+            if block.core is not None and (places := _places(block, block.core, uses, sources)) is not None:
+                found[block.name] = places
     return found
 
 
