@@ -265,10 +265,10 @@ def queue(runs: Runs, results: Results) -> Iterator[tuple[str, Callable[[], None
 
     for how in TRIED:
         yield f"gradual {how} {first}", lambda how=how: runs.gradual(how, first)
-    for left, stage in LAYERS:
-        yield f"layers {left} {first}", lambda left=left, stage=stage: runs.layers(left, chosen(), first, stage)
     for seed in SEEDS[1:]:
         yield f"gradual chosen {seed}", lambda seed=seed: runs.gradual(chosen(), seed)
+    for left, stage in LAYERS:
+        yield f"layers {left} {first}", lambda left=left, stage=stage: runs.layers(left, chosen(), first, stage)
     for seed in SEEDS:
         for stage in range(len(SPEEDUPS)):
             yield f"movement {seed}", lambda s=seed, t=stage: runs.movement(chosen(), s, t)

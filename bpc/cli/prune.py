@@ -39,7 +39,7 @@ def prune(
     family: Annotated[
         str | None,
         typer.Option(
-            help="Speed-ups, e.g. 2,3.5,6: a model of each in OUT/2x, …, each further one pruned from the last.",
+            help="Speed-ups, e.g. 2,3.5,6: a model for each, in OUT/2x and so on, each pruned from the one before.",
             show_default=False,
         ),
     ] = None,
