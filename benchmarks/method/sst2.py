@@ -72,6 +72,7 @@ TRIED = (
     Recovery(10.0, epochs=3, rate=3e-5),
     Recovery(0.0, epochs=3, rate=3e-5),
     Recovery(10.0, epochs=3),
+    Recovery(0.0, epochs=3),
 )
 
 
