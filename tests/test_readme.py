@@ -38,8 +38,7 @@ def test_pruning_runs(names: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_shrinking_runs_on_a_model_with_its_weights_and_block_masks(names: dict[str, Any]) -> None:
-    """Blocks leave q and k another head size than v, which BERT's forward does not know: the module follows as far as
-    it can."""
+    """Blocks leave q and k another head size than v, which BERT's forward does not know: its layers do."""
     _, _, shrink = snippets.snippets("README.md")
     model = snippets.noisy_bert()
     inputs = snippets.batch(names["tokenizer"])
@@ -53,7 +52,7 @@ def test_shrinking_runs_on_a_model_with_its_weights_and_block_masks(names: dict[
         torch.testing.assert_close(result.graph_module(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(module(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
     sizes = [sum(p.numel() for p in m.parameters()) for m in (result.graph_module, module, model)]
-    assert sizes == sorted(set(sizes))
+    assert sizes[0] == sizes[1] < sizes[2]
 
 
 def test_the_spec_loads(tmp_path: Path) -> None:

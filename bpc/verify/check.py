@@ -1,7 +1,7 @@
 """`verify`: a saved small model held against its certificate and, where there is one, the masked model.
 
-The checker has no part in making what it checks: it reads the certificate as data, carries the plan out in its own few
-lines (`bpc.verify.plan`), and runs the two models as they are. It knows no graph, no operator and no rule.
+The checker has no part in making what it checks: it reads the certificate as data, carries the plan out by itself
+(`bpc.verify.plan`), and runs the two models as they are. It knows no graph, operator or rule.
 """
 
 from __future__ import annotations
@@ -65,14 +65,9 @@ def verify(directory: str | Path, masked: nn.Module | None = None, *, reweightin
         note(_check_hashes(certificate.small, dict(small.state_dict()), WEIGHTS_FILE))
         if masked is None:
             note(_check_alone(small, Inputs("the example", *dense.example_inputs)))
-            note("that it computes what the masked model does: no masked model given", "not checked")
-            return Verdict(tuple(findings))
+            return Verdict((*findings, ("not checked", "that it computes what the masked model does: none was given")))
         if "width" in certificate.options:
-            raise Unusable(
-                "the small model was made with a width mask: it computes what MASKED does with norms over the kept "
-                "channels alone, and MASKED as it stands runs them over all. What shrinking measured is in "
-                f"{CERTIFICATE_FILE}; without MASKED the directory itself is checked"
-            )
+            raise Unusable("made with a width mask, and MASKED has norms over all channels: check it without MASKED")
         masked = copy.deepcopy(masked).eval()
         named = tensors_of(masked)
         traced = {name: tensor for name, tensor in named.items() if name in certificate.masked}
@@ -81,8 +76,7 @@ def verify(directory: str | Path, masked: nn.Module | None = None, *, reweightin
         said = certificate.agreement or {}
         tried = [shape for shape in said.get("shapes", ()) if isinstance(shape, str)]
         inputs, refused = _usable(masked, inputs_like(dense.example_inputs, tried, bool(said.get("excluded")), seed))
-        eps = torch.finfo(getattr(torch, certificate.dtype)).eps
-        note(_check_runs(masked, small, inputs, eps))
+        note(_check_runs(masked, small, inputs, eps := torch.finfo(getattr(torch, certificate.dtype)).eps))
         note(_check_reweightings(masked, small, inputs, plan, eps, reweightings, seed))
         findings += [("not checked", reason) for reason in refused]
     except Difference as error:

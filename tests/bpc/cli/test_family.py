@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 import bpc.train
 from bpc.cli.family import speedups_of
@@ -19,12 +20,12 @@ from bpc.results import Figure, read_result
 from bpc.results.sweep import read_sweep
 from bpc.terminal.errors import CommandError
 from tests.bpc.cli.commands import run
-from tests.bpc.cli.fake_times import by_parameters
+from tests.bpc.fake_times import by_size, seconds
 
 
 @pytest.fixture(autouse=True)
-def as_long_as_it_has_parameters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    by_parameters(monkeypatch, tmp_path / "times")
+def times_by_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    by_size(monkeypatch, tmp_path / "times")
 
 
 def family(model: Path, data: Path, out: Path, speedups: str, *more: Any) -> Result:
@@ -65,11 +66,10 @@ def test_each_model_is_cut_from_the_last_and_compared_with_the_first(
     assert whole.exit_code == 0, whole.output
     assert (out / "1.15x" / "small" / "model.safetensors").read_bytes() == first
 
-    original = sum(w.numel() for w in load_file(model_directory / "model.safetensors").values())
+    original = seconds(AutoModelForSequenceClassification.from_pretrained(model_directory))
     places = [out / "1.15x", out / "1.35x"]
     graphs = [load(place / "small").graph_module for place in places]
-    counts = [sum(p.numel() for p in graph.parameters()) for graph in graphs]
-    assert [original / count for count in counts] == pytest.approx([1.15, 1.35], rel=0.05)
+    assert [original / seconds(graph) for graph in graphs] == pytest.approx([1.15, 1.35], rel=0.05)
     weights = [load_file(place / "small" / "model.safetensors") for place in places]
     assert all(weights[1][name].shape <= weight.shape for name, weight in weights[0].items())
     for name in ("accuracy", "heads", "FFN dims", "arithmetic"):

@@ -14,12 +14,14 @@ import bpc
 from bpc.oneshot import Target
 from examples.tweets.data import encoder_directory
 from tests.bpc.cli.commands import run
+from tests.bpc.fake_times import by_size
 
 TEXT = (Path(__file__).parents[3] / "docs" / "one-shot.md").read_text()
 
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    by_size(monkeypatch, tmp_path / "times")
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=4, hidden_size=96, num_attention_heads=12, intermediate_size=768)
     snippets = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)

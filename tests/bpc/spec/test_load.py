@@ -90,7 +90,7 @@ def rules(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"preset": "hybrid", "scores": {"lr": 1}},
-            r"scores\.lr: unknown key; allowed keys: init, start, spread, batches, learning_rate",
+            r"scores\.lr: unknown key; allowed keys: init, start, spread, batches, revive, learning_rate",
         ),
         (
             rules(role="x"),

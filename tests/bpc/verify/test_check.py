@@ -109,7 +109,7 @@ def test_a_good_directory_agrees_and_says_what_was_done(directory: Path, masked:
 def test_without_the_masked_model_it_says_what_was_not_checked(directory: Path) -> None:
     verdict = verify(directory)
     assert verdict.agrees
-    assert str(verdict).endswith("not checked: that it computes what the masked model does: no masked model given")
+    assert str(verdict).endswith("not checked: that it computes what the masked model does: none was given")
 
 
 @pytest.mark.parametrize("name", [VALUE, BIAS, "classifier.bias"])
