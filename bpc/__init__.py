@@ -8,6 +8,7 @@ from bpc.hub.hook import register_when_needed
 if TYPE_CHECKING:
     from bpc.dense import DenseModel, load
     from bpc.emit.onnx import export_onnx
+    from bpc.hub.widen import widen
     from bpc.oneshot import Target, prune_once
     from bpc.program import Program, compile
     from bpc.spec import Spec, load_spec
