@@ -37,7 +37,7 @@ class Choices:
     epochs: float
     fill_epochs: float
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None
     fill_learning_rate: float | None
     max_length: int | None
     freeze_embeddings: bool

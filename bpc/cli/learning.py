@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Learning(Pruning):
     """Movement pruning with the spec's rules, to its threshold or to a target."""
 
+    default_rate = 3e-5  # the paper's (section 4)
+
     def _asked(self) -> dict[str, float]:
         choices = self.choices
         filling = choices.fill_epochs if self.rules.fill else 0.0
@@ -60,7 +62,7 @@ class Learning(Pruning):
         self._remember_spec()
         with ranks.ahead():
             self._ask_teacher()
-        trainer = self._train(PRUNING, self.choices.learning_rate, program=program)
+        trainer = self._train(PRUNING, self.rate, program=program)
         self.logs[PRUNING] = trainer.state.log_history
         return program
 
@@ -87,4 +89,4 @@ class Learning(Pruning):
     def _fill(self, program: Program, dense: DenseModel) -> None:
         """The zeros left inside live heads learn too, in the small model (paper section 5: Hybrid Filled)."""
         fill_zeros(dense.module, [p.weight for p in program.plans], torch.Generator().manual_seed(self.choices.seed))
-        self._train_small(FILLING, dense, self.choices.fill_learning_rate or self.choices.learning_rate)
+        self._train_small(FILLING, dense, self.choices.fill_learning_rate or self.rate)

@@ -78,8 +78,13 @@ def prune(
     fill_epochs: Annotated[float, typer.Option(min=0, help="More passes, where the spec says to fill.")] = 2.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a step, on all ranks together.")] = 32,
     learning_rate: Annotated[
-        float, typer.Option(min=0, help="Of the weights; the scores' is chosen by the run's length.")
-    ] = 3e-5,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Of the weights, if not 3e-5, or 1e-4 with --one-shot; the scores' is chosen by the run's length.",
+            show_default=False,
+        ),
+    ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(

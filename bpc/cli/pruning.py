@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -63,10 +63,12 @@ class Pruning(ABC):
     """
 
     drawn: tuple[fx.GraphModule, Mapping[str, Tensor]]
+    default_rate: ClassVar[float]
 
     def __init__(self, choices: Choices, target: Target | None, console: Console, origin: Origin | None = None) -> None:
         self.choices, self.target, self.console, self.out = choices, target, console, choices.out
         self.origin = origin
+        self.rate = self.default_rate if choices.learning_rate is None else choices.learning_rate
         self.logs: dict[str, Any] = {}  # of training, by phase
         self.details: dict[str, Any] = {}  # of the way it was made, for result.json
         self.again: list[str] = []  # commands that make the small model again
@@ -197,7 +199,7 @@ class Pruning(ABC):
             "teacher": self.inputs.get("teacher"),
             "rewound from": self.inputs.get("rewound from"),
             "batch size": choices.batch_size,
-            "learning rate": choices.learning_rate,
+            "learning rate": self.rate,
             "fill learning rate": choices.fill_learning_rate,
             "max length": self.task.max_length,
             "frozen embeddings": choices.freeze_embeddings,

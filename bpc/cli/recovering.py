@@ -30,6 +30,8 @@ CALIBRATION = 512  # examples that layers are measured on
 class Recovering(Pruning):
     """`bpc.prune_once` to the target, then training of what is left, with the original as teacher unless told other."""
 
+    default_rate = 1e-4  # chosen on validation data, docs/results.md
+
     def _read(self) -> None:
         super()._read()
         if self.target is None:
@@ -69,7 +71,7 @@ class Recovering(Pruning):
             dense = self._choose()
         with ranks.ahead():
             self._ask_teacher()
-        self._train_small(RECOVERY, dense, self.choices.learning_rate)
+        self._train_small(RECOVERY, dense, self.rate)
         return dense
 
     def _choose(self) -> DenseModel:
