@@ -32,11 +32,16 @@ def plain_model(model: nn.Module) -> nn.Module:
 
 def refuse_adapters(model: nn.Module) -> None:
     """Raise ValueError for a model with adapters of peft, whose weights are not yet the model's own."""
-    if any(type(module).__module__.partition(".")[0] == "peft" for module in model.modules()):
+    if has_adapters(model):
         raise ValueError(
             f"{type(model).__name__} has adapters of peft (LoRA and the like): what they learned is not in the model's "
             "own weights, which are what is pruned and saved. Merge them first: model = model.merge_and_unload()"
         )
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether peft has put layers of its own around some of a model's."""
+    return any(type(module).__module__.partition(".")[0] == "peft" for module in model.modules())
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from torch import nn
 
 from bpc.hub.note import note_of
 from bpc.hub.sizes import note_sizes
+from bpc.wrapped import has_adapters
 from passes.ir.compact import compact_layers, expand
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -18,9 +19,15 @@ def widen(module: AnyModule) -> AnyModule:
 
     It computes what it did. For tools that read or write weights by their layers' sizes, such as peft, which merges an
     adapter into a weight of the width that passes through the layer. Returns ``module``; one without compact layers is
-    left as it is.
+    left as it is. Raises ValueError for one with adapters of peft, under whose names its config could not tell the
+    sizes, and for layers whose weight something computes (`torch.nn.utils.prune`).
     """
     layers = compact_layers(module)
+    if layers and has_adapters(module):
+        raise ValueError(
+            f"{type(module).__name__} has adapters of peft: widen the model before it gets them. Adapters trained on "
+            "its compact layers are kept by save_pretrained and fit the widened model (PeftModel.from_pretrained)"
+        )
     for layer in layers.values():
         expand(layer)
     if layers:

@@ -45,8 +45,8 @@ class CompactLayer(nn.Module):
         return index
 
     def extra_repr(self) -> str:
-        inherited = super().extra_repr()
-        return ", ".join([inherited] * bool(inherited) + [f"holds {tuple(self._parameters['weight'].shape)}"])  # type: ignore[union-attr]
+        inherited, weight = super().extra_repr(), self.weight  # no parameter where something computes it
+        return ", ".join([inherited] * bool(inherited) + [f"holds {tuple(weight.shape)}"])  # type: ignore[arg-type]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """For copies and pickles: the class is made when it is needed, and has no name to be found by."""
@@ -109,8 +109,18 @@ def held_by(layer: nn.Module) -> Held:
 
 
 def expand(layer: nn.Module) -> None:
-    """Make a compact layer the plain one that computes the same, in place: zeros where it holds nothing."""
+    """Make a compact layer the plain one that computes the same, in place: zeros where it holds nothing.
+
+    Raises ValueError for one whose weight or bias something computes, as torch.nn.utils.prune and parametrizations do.
+    """
     held, kind = held_by(layer), type(layer).__mro__[2]
+    computed = [leaf for leaf in ("weight", "bias") if leaf not in layer._parameters]
+    if computed:
+        raise ValueError(
+            f"the {computed[0]} of a {type(layer).__name__} is computed from other tensors, and cannot be laid out at "
+            "full width: make it a parameter again first (torch.nn.utils.prune.remove, "
+            "torch.nn.utils.parametrize.remove_parametrizations)"
+        )
     layer.__class__ = kind
     for name in ("_rows", "_columns", "held"):
         del layer.__dict__[name]
@@ -155,9 +165,9 @@ def expanded(model: nn.Module) -> Iterator[None]:
     """Inside, a model's compact layers are plain ones: what is traced then has a rule for every operator."""
     layers = compact_layers(model)
     before = {path: (type(layer), dict(layer.__dict__), dict(layer._parameters)) for path, layer in layers.items()}
-    for layer in layers.values():
-        expand(layer)
     try:
+        for layer in layers.values():
+            expand(layer)
         yield
     finally:
         for path, layer in layers.items():

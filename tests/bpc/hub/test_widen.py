@@ -39,6 +39,8 @@ def test_adapters_train_in_compact_layers_and_merge_into_wide_ones(tmp_path: Pat
     adapted = peft.get_peft_model(copy.deepcopy(dense.module), config).eval()
     with torch.no_grad():
         expected = adapted(**inputs).logits
+    with pytest.raises(ValueError, match="widen the model before it gets them"):  # its config would keep the old sizes
+        bpc.widen(adapted)
     adapted.save_pretrained(tmp_path / "adapter")
     wide = peft.PeftModel.from_pretrained(bpc.widen(copy.deepcopy(dense.module)), tmp_path / "adapter").eval()
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from passes.ir.compact import compact, compact_layers, expand, expanded, from_runs, held_by, output_dim, runs
 
@@ -92,6 +93,26 @@ def test_it_is_copied_pickled_traced_trained_and_moved(layer: nn.Module) -> None
     expected.sum().backward()
     assert all(p.grad is not None for p in layer.parameters())
     assert "holds (" in repr(layer)
+
+
+def test_a_computed_weight_is_not_laid_out_and_nothing_is_left_half_done(layer: nn.Module) -> None:
+    """Pruned or parametrized by torch, it runs as it did; without its parameter, `expand` would leave it small."""
+    expected, other = layer(X), copy.deepcopy(layer)
+    both = nn.Sequential(other, prune.identity(layer, "weight"))
+    assert repr(both).count("holds (") == 2
+    with pytest.raises(ValueError, match="is computed from other tensors"), expanded(both):
+        pass
+    assert len(compact_layers(both)) == 2
+    for one in both:
+        torch.testing.assert_close(one(X), expected)
+    prune.remove(layer, "weight")
+    parametrize.register_parametrization(layer, "weight", nn.Identity())
+    with pytest.raises(ValueError, match="remove_parametrizations"):
+        expand(layer)
+    torch.testing.assert_close(layer(X), expected)
+    parametrize.remove_parametrizations(layer, "weight")
+    expand(layer)
+    torch.testing.assert_close(layer(X), expected)
 
 
 def test_what_does_not_fit_is_refused() -> None:
