@@ -78,6 +78,7 @@ class DenseModel:
         """From `passes.shrink` and the model it was made from, masks applied to its weights.
 
         The module view is built, and checked against the graph view on the example inputs, when it is first asked for.
+        What nothing cuts is the masked model's own: give a copy where that is to stay as it is, as a teacher is.
         """
         info, options = trace_info(result.graph_module), result.certificate.options
 
