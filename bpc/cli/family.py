@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,7 @@ import typer
 from bpc import ranks
 from bpc.cli.choices import Choices
 from bpc.cli.fingerprint import check_same_run, digest_of_weights
-from bpc.cli.leftovers import check_place, is_finished, may_resume, remove_checkpoints
+from bpc.cli.leftovers import check_place, is_finished, may_resume, remove_checkpoints, remove_runs
 from bpc.cli.origin import Origin
 from bpc.cli.targets import target_among
 from bpc.cli.ways import one_original, run_of
@@ -97,12 +96,13 @@ class Family:
             "one-shot": self.choices.one_shot,
             "dense epochs": self.choices.dense_epochs,
         }
-        check_same_run(self.out, about, self.choices.resume, STARTED)
-        if self.choices.force and not self.choices.resume:
+        choices = self.choices
+        if choices.force and not choices.resume:
+            places = (*self.out.glob("[0-9]*x"), self.out / WHOLE)
+            remove_runs(places, choices.model, choices.teacher, choices.rewind)
             for name in (RESULT, PICTURE):
                 (self.out / name).unlink(missing_ok=True)
-            for directory in (*self.out.glob("[0-9]*x"), *self.out.glob(WHOLE)):
-                shutil.rmtree(directory)
+        check_same_run(self.out, about, choices.resume, STARTED)
 
     def _place(self, speedup: float) -> Path:
         return self.out / f"{speedup:g}x"
@@ -117,7 +117,7 @@ class Family:
             if ranks.is_first():
                 out.mkdir(parents=True, exist_ok=True)
                 claim_directory(self.context, "--out", out)
-            finished, resume = is_finished(out), may_resume(out)
+        finished, resume = ranks.from_first((is_finished(out), may_resume(out)))
         if finished:
             if ranks.is_first() and not self.choices.keep_checkpoints:
                 remove_checkpoints(out)

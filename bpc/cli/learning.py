@@ -8,7 +8,7 @@ import torch
 
 from bpc import ranks
 from bpc.cli.pruning import Pruning
-from bpc.cli.timetable import FILLING, FINE_TUNING, PRUNING, memory
+from bpc.cli.timetable import FILLING, FINE_TUNING, PRUNING
 from bpc.cli.trust import TRUSTED
 from bpc.dense import load
 from bpc.inputs import example_inputs
@@ -18,10 +18,11 @@ from bpc.spec import explain, resolve
 from bpc.terminal.console import print_whole
 from bpc.terminal.events import phase
 from bpc.train import fill_zeros
-from passes.frontend.trace import trace
 from passes.structure.roles import find_roles
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from bpc.dense import DenseModel
 
 
@@ -44,14 +45,9 @@ class Learning(Pruning):
             self._fill(program, dense)
         return dense
 
-    def explain(self) -> None:
-        """What the spec matches and what a run takes."""
-        graph = trace(self.network.eval(), example_inputs(self.network, self.task.tokenizer))
+    def _explain(self, graph: fx.GraphModule) -> None:
         roles = find_roles(graph)
         print_whole(self.console, explain(self.rules, roles, resolve(self.rules, roles)))
-        self.console.print(
-            f"{memory(self.network) / 1e9:.2g} GB for weights, gradients and optimizer, beside activations"
-        )
 
     def _prune(self) -> Program:
         if self.target is not None and self.target.speedup is not None:
@@ -78,8 +74,8 @@ class Learning(Pruning):
             self.console.print(f"asked for {self.target}: {program.describe_cost()}")
         self.console.print(str(dense.report))
         self.drawn = (program.plain_graph(), masks)
-        out = self.out
-        self.again = [f"bpc shrink --model {out / 'masked'} --masks {out / 'masks.safetensors'} --out SMALL"]
+        where = f"--model {self.out / 'masked'} --masks {self.out / 'masks.safetensors'}"
+        self.again = [f"bpc shrink {where} --out SMALL"]
         program.detach()
         self._save(self.network, self.out / "masked")
         if self.rules.fill and ranks.count() > 1:

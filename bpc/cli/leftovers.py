@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,16 +35,26 @@ def remove_checkpoints(out: Path) -> None:
 
 
 def remove_original(out: Path, *read: Path | None) -> None:
-    """The fine-tuned original of an earlier run, which another would take for its own.
+    """The fine-tuned original of an earlier run, which another would take for its own. Raises as `remove_runs`."""
+    _remove([out / ORIGINAL], read)
 
-    Raises `CommandError` where one of the models or files that are ``read`` lies in it.
+
+def remove_runs(places: Iterable[Path], *read: Path | None) -> None:
+    """Those of ``places`` that a run of `bpc prune` has left; others stay.
+
+    Raises `CommandError`, before anything is removed, where one of the models or files that are ``read`` lies in them.
     """
-    original = (out / ORIGINAL).resolve()
-    if lost := next((source for source in read if source and original in (s := source.resolve(), *s.parents)), None):
+    _remove([place for place in places if (place / RUN).is_file()], read)
+
+
+def _remove(directories: Sequence[Path], read: Iterable[Path | None]) -> None:
+    gone = {directory.resolve() for directory in directories}
+    if lost := next((source for source in read if source and gone & {(s := source.resolve()), *s.parents}), None):
         raise CommandError(
             f"--force would remove {lost}, which is read: copy it to another place, or choose another --out"
         )
-    shutil.rmtree(original, ignore_errors=True)
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def is_finished(out: Path) -> bool:

@@ -30,6 +30,7 @@ from bpc.cli.tasks import class_order, column_names, length_for, named_rows, pro
 from bpc.cli.timetable import (
     FINE_TUNING,
     Timetable,
+    memory,
     plan,
     remember,
     remembered,
@@ -37,12 +38,14 @@ from bpc.cli.timetable import (
 )
 from bpc.cli.training import Run, has_fast_bf16, load_for, load_teacher
 from bpc.hub.load import WEIGHT_FILES
+from bpc.inputs import example_inputs
 from bpc.report import write_report
 from bpc.results import cells, result_table
 from bpc.terminal.errors import CommandError
 from bpc.terminal.events import phase
 from bpc.train import Trainer, ask_once
 from bpc.writing import new_files, write_text
+from passes.frontend.trace import trace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,8 +95,15 @@ class Pruning(ABC):
         """
 
     @abstractmethod
+    def _explain(self, graph: fx.GraphModule) -> None:
+        """What would be pruned."""
+
     def explain(self) -> None:
         """What would be pruned and what a run takes, for --dry-run."""
+        self._explain(trace(self.network.eval(), example_inputs(self.network, self.task.tokenizer)))
+        self.console.print(
+            f"{memory(self.network) / 1e9:.2g} GB for weights, gradients and optimizer, beside activations"
+        )
 
     def _read(self) -> None:
         choices, console = self.choices, self.console

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bpc import ranks
 from bpc.cli.leftovers import MEASURED, UNTRAINED
 from bpc.cli.pruning import Pruning
-from bpc.cli.timetable import FINE_TUNING, RECOVERY, memory
+from bpc.cli.timetable import FINE_TUNING, RECOVERY
 from bpc.cli.trust import TRUSTED
 from bpc.dense import load
 from bpc.inputs import example_inputs
@@ -22,6 +22,8 @@ from passes.frontend.trace import trace
 from passes.structure.roles import find_roles
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from bpc.dense import DenseModel
 
 CALIBRATION = 512  # examples that layers are measured on
@@ -51,17 +53,12 @@ class Recovering(Pruning):
     def _asked(self) -> dict[str, float]:
         return {FINE_TUNING: self.choices.dense_epochs, RECOVERY: self.choices.epochs}
 
-    def explain(self) -> None:
-        """What may go and what a run takes."""
-        graph = trace(self.network.eval(), example_inputs(self.network, self.task.tokenizer))
-        found = prunable(graph, find_roles(graph), ())
+    def _explain(self, graph: fx.GraphModule) -> None:
+        found = prunable(graph, find_roles(graph), self.rules.protect)
         for unit in dict.fromkeys(s.unit for s in found):
             counts = [s.count for s in found if s.unit == unit]
             self.console.print(f"{unit}s that may go: {sum(counts):,}, in {len(counts)} sublayers")
-        self.console.print(
-            f"to {self.target}; {memory(self.network) / 1e9:.2g} GB for weights, gradients and optimizer, beside "
-            "activations"
-        )
+        self.console.print(f"to {self.target}")
 
     def _make(self) -> DenseModel:
         self._remember_spec()
@@ -84,6 +81,7 @@ class Recovering(Pruning):
                 self._calibration(),
                 self.target,
                 samples=CALIBRATION,
+                protect=self.rules.protect,
                 progress=PhaseProgress(self.console),
                 state=self.out / MEASURED,
             )

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import math
-import shutil
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from optuna.trial import TrialState
 
 from bpc.cli.choices import Choices, spec_of
 from bpc.cli.fingerprint import check_same_run, digest_of_rows, digest_of_weights
-from bpc.cli.leftovers import ORIGINAL, check_place, is_finished, may_resume, remove_checkpoints
+from bpc.cli.leftovers import ORIGINAL, check_place, is_finished, may_resume, remove_checkpoints, remove_runs
 from bpc.cli.space import FIXED, SPEC, Space
 from bpc.cli.targets import target_among
 from bpc.cli.tasks import column_names, length_for, named_rows, processor_for, task_of
@@ -135,11 +134,10 @@ class Sweeping:
         }
 
     def _remove(self) -> None:
+        choices = self.choices
+        remove_runs((*self.out.glob("trial-[0-9]*"), self.out / WHOLE), choices.model, choices.teacher, choices.rewind)
         for name in (STUDY, STARTED, RESULT, PICTURE):
             (self.out / name).unlink(missing_ok=True)
-        for directory in (*self.out.glob("trial-[0-9]*"), self.out / WHOLE):
-            if directory.is_dir():
-                shutil.rmtree(directory)
 
     def _next(self, study: optuna.Study) -> optuna.Trial | None:
         """The trial that was interrupted, or a new one; None when all are done.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,23 @@ def test_lists_that_are_none_and_options_that_do_not_go_with_them(
     dry = family(model_directory, texts, tmp_path / "dry", "2,3", "--one-shot", "--dry-run")
     assert dry.exit_code == 0
     assert "2 runs, each from the model of the one before" in dry.output
+
+
+def test_force_removes_runs_alone_and_no_model_that_is_read(model_directory: Path, texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("2x", "3dbox", "4x"):
+        (out / name).mkdir(parents=True)
+    (out / "3dbox" / "mine.txt").write_text("kept")
+    (out / "4x" / "run.json").write_text("{}")
+    inside = out / "4x" / "small"
+    shutil.copytree(model_directory, inside)
+    options = ("--one-shot", "--epochs", 1, "--force")
+    refused = family(inside, texts, out, "1.2", *options)
+    assert refused.exit_code == 1
+    assert "--force would remove" in refused.output.replace("\n", " ")
+    assert (inside / "config.json").exists()
+    done = family(model_directory, texts, out, "1.2", *options)
+    assert done.exit_code == 0, done.output
+    assert (out / "3dbox" / "mine.txt").read_text() == "kept"
+    assert not (out / "4x").exists()
+    assert (out / "1.2x" / "small" / "config.json").exists()

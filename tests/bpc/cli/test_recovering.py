@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 import bpc.train
 from bpc.dense import load
-from bpc.oneshot import prune_once
 from bpc.results import read_result
 from tests.bpc.cli.commands import run
 
@@ -32,7 +31,7 @@ def test_what_was_chosen_stays_through_an_interruption_of_its_training(
     whole = one_shot(model_directory, texts, tmp_path / "whole", *options)
     assert whole.exit_code == 0, whole.output
     assert "before training: accuracy" in whole.output
-    step, chosen, calls = bpc.train.Trainer.training_step, bpc.oneshot.prune_once, []
+    step, calls = bpc.train.Trainer.training_step, []
 
     def interrupted_at_step_5(self: Any, *arguments: Any, **others: Any) -> torch.Tensor:
         calls.append(None)
@@ -45,7 +44,6 @@ def test_what_was_chosen_stays_through_an_interruption_of_its_training(
     monkeypatch.setattr("bpc.cli.recovering.prune_once", lambda *_, **__: pytest.fail("chosen again"))
     resumed = one_shot(model_directory, texts, tmp_path / "cut", *options, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert chosen is prune_once
     ends = [load_file(tmp_path / name / "small" / "model.safetensors") for name in ("whole", "cut")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] | ends[1])
     assert not (tmp_path / "cut" / "untrained").exists()
@@ -94,3 +92,8 @@ def test_what_one_shot_cannot_do_is_said_at_once(model_directory: Path, texts: P
     assert dry.exit_code == 0
     assert "heads that may go: 8, in 2 sublayers" in dry.output
     assert "dims that may go: 128, in 2 sublayers" in dry.output
+    spec = tmp_path / "spec.toml"
+    spec.write_text('preset = "struct"\nprotect = ["*.layer.0.output.dense.weight"]\n')
+    protected = one_shot(model_directory, texts, tmp_path / "dry", *target, "--dry-run", "--spec", spec)
+    assert "heads that may go: 8, in 2 sublayers" in protected.output
+    assert "dims that may go: 64, in 1 sublayers" in protected.output
